@@ -1,0 +1,43 @@
+"""The house stands: dependence runs one way, imports are absolute and literal."""
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LINE = ["data", "nlp", "vision", "api"]     # each may import itself and what stands left of it
+SHELL_ONLY = {"socket", "sqlite3", "sqlalchemy", "fastapi", "uvicorn", "pynetdicom", "asyncio", "httpx"}
+FILES = sorted(p for name in LINE for p in (ROOT / name).rglob("*.py"))
+
+
+def imports(path: Path) -> list[tuple[str, int, bool]]:
+    """(module, level, bare) of every import in a file, also those inside functions."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, 0, "." not in alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.module or "", node.level, False))
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_module_imports_only_what_stands_left_of_it(path):
+    own = LINE.index(path.relative_to(ROOT).parts[0])
+    for module, level, bare in imports(path):
+        assert level == 0, "relative import"
+        top = module.split(".")[0]
+        if top in LINE:
+            assert LINE.index(top) <= own, f"{top} stands right of {LINE[own]}"
+            assert not bare, f"bare `import {module}`; write `from {module}.x import y`"
+        if LINE[own] in ("nlp", "vision"):
+            assert top not in SHELL_ONLY, f"{LINE[own]} is pure, {top} belongs to api"
+
+
+def test_help_imports_no_torch():
+    """`wetread --help` stays quick: torch takes seconds to import."""
+    import subprocess
+    import sys
+
+    code = "import sys, api.cli\nassert not {'torch', 'transformers', 'spacy'} & set(sys.modules), 'heavy import'"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
