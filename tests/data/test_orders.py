@@ -1,0 +1,33 @@
+"""Orders as JSONL: what is wrong is named by field, what is unknown is null."""
+import pytest
+
+from data.book import read_book
+from data.errors import InputError
+from data.orders import order_from_json, read_authored, read_rows
+
+
+def test_the_authored_orders_are_1200_by_five_authors_with_protocols_of_the_book():
+    rows = read_authored()
+    assert len(rows) == 1200 and {row.author for row in rows} == set("abcde")
+    book = read_book().protocols
+    assert all({row.expected, *row.acceptable} <= set(book) for row in rows)
+
+
+def test_only_the_text_is_needed():
+    order = order_from_json({"order_text": "MS follow up"}, default_id="7")
+    assert order.id == "7" and order.facts.egfr is None and order.patient.sex == "U"
+
+
+@pytest.mark.parametrize("field, value", [
+    ("order_text", None), ("order_text", 5), ("age", "forty"), ("age", -1), ("age", True), ("egfr", float("nan")),
+    ("sex", "X"), ("priority", "NOW"), ("allergies", "penicillin"), ("pregnant", "maybe"), ("order_text", "x" * 200_001),
+])
+def test_a_wrong_field_is_named(field, value):
+    with pytest.raises(InputError) as error:
+        order_from_json({"order_text": "headache", field: value})
+    assert field in str(error.value)
+
+
+def test_a_line_that_is_no_json_object_is_numbered_and_the_others_are_read():
+    rows = list(read_rows(b'{"a": 1}\n\n[1]\n{bad\n{"b": 2}'))
+    assert [(n, row is not None) for n, row, _ in rows] == [(1, True), (3, False), (4, False), (5, True)]
