@@ -1,0 +1,72 @@
+"""Model folders: config.json, model.safetensors, card.json with SHA-256 sums; never pickle."""
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from data.errors import ModelError
+
+MODELS = Path(__file__).parent / "models"
+SCALE = ".scale"        # an int8 matrix `name` has its float16 row scales under `name.scale`
+
+
+def save_model(folder: Path, tensors: dict[str, NDArray[Any]], config: dict[str, Any], card: dict[str, Any]) -> None:
+    """Write a model whole: each file under a temporary name first, the card with the sums last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"config.json": (json.dumps(config, indent=1) + "\n").encode(), "model.safetensors": save(tensors)}
+    sums = {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
+    files["card.json"] = (json.dumps({**card, "sha256": sums}, indent=1) + "\n").encode()
+    for name, raw in files.items():
+        partial = folder / (name + ".part")
+        with partial.open("wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, folder / name)
+
+
+def load_model(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """(config, tensors); raises ModelError when a file is missing or its sum is not the card's."""
+    raw = {}
+    for name in ("card.json", "config.json", "model.safetensors"):
+        try:
+            raw[name] = (folder / name).read_bytes()
+        except OSError as error:
+            raise ModelError(f"{folder / name} cannot be read ({error.strerror}); check out the model folder again, or train one "
+                             "with `wetread train`") from None
+    try:
+        sums = json.loads(raw["card.json"])["sha256"]
+        for name, expected in sums.items():
+            found = hashlib.sha256(raw[name]).hexdigest()
+            if found != expected:
+                raise ModelError(f"{folder / name} was altered: its SHA-256 is {found[:12]}…, the card says {expected[:12]}…; "
+                                 "check out the model folder again")
+        return json.loads(raw["config.json"]), load(raw["model.safetensors"])
+    except (ValueError, KeyError, TypeError, SafetensorError):
+        raise ModelError(f"{folder} holds a broken card, config or weights file; check out the model folder again") from None
+
+
+def to_int8(tensors: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
+    """Store large matrices as int8 with one scale a row (symmetric), everything else as float16."""
+    stored: dict[str, NDArray[Any]] = {}
+    for name, values in tensors.items():
+        if values.ndim == 2 and values.size >= 10_000:
+            scale = np.maximum(np.abs(values).max(axis=1, keepdims=True) / 127, 1e-8).astype(np.float16)
+            stored[name] = np.clip(np.rint(values / scale.astype(np.float32)), -127, 127).astype(np.int8)
+            stored[name + SCALE] = scale
+        else:
+            stored[name] = values.astype(np.float16)
+    return stored
+
+
+def from_int8(stored: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+    """Undo `to_int8`, up to rounding."""
+    return {name: values.astype(np.float32) * stored[name + SCALE].astype(np.float32) if values.dtype == np.int8
+            else values.astype(np.float32)
+            for name, values in stored.items() if not name.endswith(SCALE)}
