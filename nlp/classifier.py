@@ -44,9 +44,10 @@ class Classifier:
     """A loaded model with its tokenizer; `predict` takes orders in any number."""
 
     def __init__(self, model: OrderModel, tokenizer: Tokenizer, protocols: list[str], temperature: float, version: str,
-                 device: str = "cpu") -> None:
+                 device: str = "cpu", path: dict[str, float] | None = None) -> None:
         self.model, self.tokenizer, self.protocols = model.eval().to(device), tokenizer, protocols
         self.temperature, self.version, self.device = temperature, version, device
+        self.path = path or {}      # calibration of the whole text path: see nlp.train_protocol.calibrate
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> "Classifier":
@@ -57,7 +58,8 @@ class Classifier:
             model.load_state_dict({name: torch.from_numpy(values) for name, values in from_int8(stored).items()})
         except Exception as error:      # tokenizers raises bare Exception
             raise ModelError(f"{folder} does not hold an order classifier ({type(error).__name__}); check out the folder again") from None
-        return cls(model, limit(tokenizer), config["protocols"], config["temperature"], config["version"], device)
+        return cls(model, limit(tokenizer), config["protocols"], config["temperature"], config["version"], device,
+                   config.get("path"))
 
     @torch.inference_mode()
     def predict(self, orders: list[Order], batch: int = 16) -> list[Prediction]:

