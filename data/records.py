@@ -191,6 +191,23 @@ class Draft:
     priority: float = 0.0               # worklist order, 1 = most urgent
 
 
+@dataclass(frozen=True)
+class PatientUpdate:
+    """New demographics (ADT^A08); `event_time` decides over what came later but happened earlier."""
+
+    patient: Patient
+    event_time: str             # YYYYMMDDHHMM[SS]
+
+
+@dataclass(frozen=True)
+class PatientMerge:
+    """`prior_id` becomes part of `surviving` (ADT^A40)."""
+
+    prior_id: str
+    surviving: Patient
+    event_time: str
+
+
 def as_json(record: Any) -> dict[str, Any]:
     """A record as plain JSON types; arrays are never records' JSON."""
     return asdict(record)

@@ -1,0 +1,188 @@
+"""A linear, tolerant HL7 v2 reader: bytes in, segments in order, nothing dropped. Source: HL7 v2.5.1 chapter 2."""
+import re
+from dataclasses import dataclass, field
+
+from data.errors import MessageError
+
+# MSH-18 (table 0211) -> Python codec; what is not here is tried as UTF-8, then read as Latin-1, which never fails
+CHARSETS = {
+    "": "", "ASCII": "", "UNICODE": "utf-8", "UNICODE UTF-8": "utf-8", "UTF-8": "utf-8", "UNICODE UTF-16": "utf-16", "UNICODE UTF-32": "utf-32",
+    **{f"8859/{n}": f"iso8859_{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)},
+    "ISO IR6": "ascii", "ISO IR14": "shift_jis", "ISO IR87": "iso2022_jp", "ISO IR159": "iso2022_jp_1", "GB 18030-2000": "gb18030",
+    "KS X 1001": "euc_kr", "CNS 11643-1992": "big5", "BIG-5": "big5",
+}
+SEGMENT_NAME = re.compile(r"[A-Z][A-Z0-9]{2}$")
+BREAK = re.compile(rb"\r\n|\r|\n")
+
+
+@dataclass(frozen=True)
+class Segment:
+    name: str
+    fields: tuple[str, ...]     # as sent, escapes kept; fields[0] is the name, fields[n] is NAME-n (MSH-1 is the separator)
+
+
+@dataclass(frozen=True)
+class Message:
+    raw: bytes
+    separators: str             # field, component, repetition, escape, subcomponent
+    segments: tuple[Segment, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def kind(self) -> str:
+        """MSH-9 as TYPE^EVENT."""
+        return "^".join(part for part in (self.get("MSH-9.1"), self.get("MSH-9.2")) if part)
+
+    @property
+    def control_id(self) -> str:
+        return self.get("MSH-10")
+
+    @property
+    def sender(self) -> str:
+        return f"{self.get('MSH-3')}|{self.get('MSH-4')}"
+
+    def get(self, path: str, segment: Segment | None = None) -> str:
+        """"PID-5.1" of the first PID (or of `segment`), first repetition, unescaped; "" when absent."""
+        return next(iter(self.repetitions(path, segment)), "")
+
+    def repetitions(self, path: str, segment: Segment | None = None) -> list[str]:
+        """Every repetition of a field, component or subcomponent ("PID-3", "PID-3.1", "PID-3.4.2")."""
+        name, _, rest = path.partition("-")
+        numbers = [int(n) for n in rest.split(".")]
+        segment = segment or next((s for s in self.segments if s.name == name), None)
+        if segment is None or numbers[0] >= len(segment.fields):
+            return []
+        _, component, repetition, _, subcomponent = self.separators
+        if name == "MSH" and numbers[0] <= 2:
+            return [segment.fields[numbers[0]]]
+        found = []
+        for value in segment.fields[numbers[0]].split(repetition):
+            for number, separator in zip(numbers[1:], (component, subcomponent), strict=False):
+                parts = value.split(separator)
+                value = parts[number - 1] if number <= len(parts) else ""
+            found.append(unescape(value, self.separators))
+        return found
+
+    def text(self, path: str, segment: Segment | None = None) -> str:
+        """A whole field as words: repetitions by ;, components by blanks; `""` (delete) is empty. Unescaped last."""
+        name, _, number = path.partition("-")
+        segment = segment or next((s for s in self.segments if s.name == name), None)
+        number, _, component_number = number.partition(".")
+        if segment is None or int(number) >= len(segment.fields):
+            return ""
+        _, component, repetition, _, subcomponent = self.separators
+        said = []
+        for value in segment.fields[int(number)].split(repetition):
+            parts = value.split(component)
+            if component_number:
+                parts = parts[int(component_number) - 1:int(component_number)]
+            words = [unescape(p, self.separators).strip() for part in parts for p in part.split(subcomponent)]
+            said.append(" ".join(w for w in words if w and w != '""'))
+        return "; ".join(s for s in said if s)
+
+
+def read_message(raw: bytes) -> Message:
+    """Read one message; raises MessageError when it has no MSH or no usable delimiters."""
+    body = raw.strip(b"\x0b\x1c\r\n\t \x00").removeprefix(b"\xef\xbb\xbf")
+    at = body.find(b"MSH")
+    if at > 0 and body[:3] in (b"FHS", b"BHS"):
+        body = body[at:]            # a batch of one: its envelope carries nothing we use
+    if not body.startswith(b"MSH") or len(body) < 8:
+        raise MessageError("MSH is missing at the start; send one HL7 v2 message a frame, beginning with MSH")
+    first = BREAK.split(body, maxsplit=1)[0].decode("latin-1")
+    separators = delimiters(first)
+    text, notes = decode(body, first, separators)
+    segments = []
+    for line in BREAK.split(text.encode("utf-8", "surrogatepass")):
+        words = line.decode("utf-8", "surrogatepass")
+        if not words.strip():
+            continue
+        parts = words.split(separators[0])
+        if SEGMENT_NAME.match(parts[0]) is None and segments:
+            # a bare line break inside a field: some senders do it; the words belong to the field before
+            last = segments[-1]
+            segments[-1] = Segment(last.name, (*last.fields[:-1], last.fields[-1] + "\n" + parts[0], *parts[1:]))
+            notes.append("a line break inside a field was kept as text")
+            continue
+        if parts[0] == "MSH":
+            parts = ["MSH", separators[0], *parts[1:]]
+        segments.append(Segment(parts[0], tuple(parts)))
+    return Message(raw, separators, tuple(segments), tuple(dict.fromkeys(notes)))
+
+
+def delimiters(first: str) -> str:
+    """MSH-1 and MSH-2; missing ones take the recommended value (2.5.1 section 2.5.4)."""
+    field_separator = first[3]
+    if field_separator.isalnum() or field_separator.isspace():
+        raise MessageError("MSH-1 (Field Separator) is a letter, digit or blank; send |")
+    # some senders double the backslash (|^~\\\\&|): each character counts once
+    encoding = "".join(dict.fromkeys(first[4:].split(field_separator, 1)[0]))[:4]
+    separators = field_separator + encoding + "^~\\&"[len(encoding):]
+    if len(set(separators)) != 5:
+        raise MessageError("MSH-1 and MSH-2 use one character twice; send |^~\\&")
+    return separators
+
+
+def decode(body: bytes, first: str, separators: str) -> tuple[str, list[str]]:
+    fields = first.split(separators[0])
+    named = fields[17].split(separators[2])[0].strip().upper() if len(fields) > 17 else ""
+    codec = CHARSETS.get(named)
+    if codec:
+        try:
+            return body.decode(codec), []
+        except (UnicodeDecodeError, UnicodeError):
+            pass
+    notes = [] if codec is not None and not codec else ["MSH-18 (Character Set) is unknown or wrong"]
+    try:
+        return body.decode("utf-8"), notes
+    except UnicodeDecodeError:
+        return body.decode("latin-1"), [*notes, "bytes that are no UTF-8 were read as ISO 8859-1"]
+
+
+def unescape(value: str, separators: str) -> str:
+    """Undo the escape sequences of 2.5.1 section 2.7; unknown ones are left as sent."""
+    mark = separators[3]
+    if mark not in value:
+        return value
+    plain = {"F": separators[0], "S": separators[1], "R": separators[2], "E": separators[3], "T": separators[4]}
+
+    def one(match: re.Match[str]) -> str:
+        code = match[1]
+        if code in plain:
+            return plain[code]
+        if code in ("H", "N"):
+            return ""               # highlighting
+        if code.startswith("."):
+            return {".br": "\n", ".sp": "\n", ".ce": "\n", ".fi": "", ".nf": ""}.get(code[:3].lower(), "")
+        if code[0] == "X" and len(code) % 2:
+            try:
+                data = bytes.fromhex(code[1:])
+            except ValueError:
+                return match[0]
+            try:
+                return data.decode("utf-8")
+            except UnicodeDecodeError:
+                return data.decode("latin-1")
+        if code[0] in "CM":
+            return ""               # a switch of character set; MSH-18 alone decides here
+        return match[0]
+
+    escape = re.escape(mark)
+    return re.sub(f"{escape}([^{escape}]{{1,80}}){escape}", one, value)
+
+
+def escape_text(text: str, separators: str = "|^~\\&") -> str:
+    """Text that decodes back to itself inside a field: delimiters, line breaks and control characters."""
+    field_, component, repetition, mark, subcomponent = separators
+    names = {mark: "E", field_: "F", component: "S", repetition: "R", subcomponent: "T"}
+    said = []
+    for letter in text.replace("\r\n", "\n").replace("\r", "\n"):
+        if letter in names:
+            said.append(f"{mark}{names[letter]}{mark}")
+        elif letter == "\n":
+            said.append(f"{mark}.br{mark}")
+        elif ord(letter) < 32:
+            said.append(f"{mark}X{ord(letter):02X}{mark}")
+        else:
+            said.append(letter)
+    return "".join(said)
