@@ -8,39 +8,32 @@ from typing import Any
 
 from data.errors import InputError
 
-# name -> (training program, evaluation program, what `size` is called there)
-MODELS = {
-    "protocol": ("nlp.train_protocol", "nlp.evaluate_protocol", None),
-    "findings": ("vision.train_findings", "vision.evaluate_findings", "studies"),
-    "report": ("vision.train_report", "vision.evaluate_report", "graphs"),
-}
+# name -> (training program, evaluation program)
+MODELS = {"protocol": ("nlp.train_protocol", "nlp.evaluate_protocol")}
 
 
-def row_of(name: str) -> tuple[str, str, str | None]:
+def row_of(name: str) -> tuple[str, str]:
     if name not in MODELS:
         raise InputError(f"NAME is '{name}', expected one of {', '.join(MODELS)}")
     return MODELS[name]
 
 
-def train_model(name: str, out: Path, *, size: int | None = None, **options: Any) -> None:
-    program, _, size_name = row_of(name)
+def train_model(name: str, out: Path, **options: Any) -> None:
+    """Train into `out`; never over the shipped models."""
+    program, _ = row_of(name)
     shipped = (Path(__file__).parent.parent / "data" / "models").resolve()
     if shipped in (out.resolve(), *out.resolve().parents):
         raise InputError(f"--out {out} lies in the shipped models; train into another folder and promote it by hand")
-    import_module(program).main(out=out, report=reporter(), **given(options, **({size_name: size} if size_name else {})))
+    import_module(program).main(out=out, report=reporter(), **given(options))
 
 
-def evaluate_model(name: str, out: Path | None, *, size: int | None = None, pictures: Path | None = None, **options: Any) -> dict[str, Any]:
-    _, program, size_name = row_of(name)
-    extra = {"studies": size, "pictures": pictures} if size_name else {}
-    if not size_name:
-        options.pop("seed")
-    return import_module(program).main(out=out, report=reporter(), **given(options, **extra))
+def evaluate_model(name: str, out: Path | None, **options: Any) -> dict[str, Any]:
+    return import_module(row_of(name)[1]).main(out=out, report=reporter(), **given(options))
 
 
-def given(*options: dict[str, Any], **more: Any) -> dict[str, Any]:
+def given(options: dict[str, Any]) -> dict[str, Any]:
     """Only what was asked for: each program keeps its own defaults."""
-    return {k: v for row in (*options, more) for k, v in row.items() if v is not None}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def reporter() -> Callable[..., None]:

@@ -6,17 +6,23 @@ from data.book import Protocol
 from data.records import Evidence, Flag, Order
 from data.rules import Rule, read_rules
 
-NEGATED = re.compile(r"\b(no|not|denies|denied|without|w/o|never|neg(ative)?( for)?|free of|removed|explanted|r/o|rule out|ruled out)\b[^.;,\n]{0,25}$")
+NEGATED = re.compile(r"\b(no|not|denies|denied|without|w/o|never|neg(ative)?( for)?|free of|removed|explanted|r/o|ruled? out)\b[^.;,\n]{0,25}$")
 DENIED_AFTER = re.compile(r"^[^.;,\n]{0,18}\b(neg(ative)?|removed|explanted|denied|ruled out|excluded)\b")
-REACTION = re.compile(r"\b(allerg\w*|hives|urticaria\w*|anaphyla\w*|reaction|rxn|rash|wheez\w*|bronchospasm|itch\w*|angioedema|throat|swelling|swelled|epi(nephrine)?|vomit\w*|premed\w*)\b")
+REACTION = re.compile(
+    r"\b(allerg\w*|hives|urticaria\w*|anaphyla\w*|reaction|rxn|rash|wheez\w*|bronchospasm|itch\w*|angioedema|"
+    r"throat|swelling|swelled|epi(nephrine)?|vomit\w*|premed\w*)\b")
 FAMILY = re.compile(r"\b(mother|father|sister|brother|mom|dad|wife|husband|grand\w+|aunt|uncle|cousin|partner|family)\b[^.;\n]{0,25}$")
 KIDNEY = re.compile(r"\b(?:e?gfr)\b\D{0,12}(\d{1,3})")
 DIALYSIS = re.compile(r"\b(dialysis|esrd|hemodialysis|haemodialysis|ckd ?(stage )?5|on hd|hd (m|t)\w*|peritoneal dialysis|capd|anuric)\b")
 ACUTE_KIDNEY = re.compile(r"\b(aki|acute kidney injury|acute renal failure|arf|cr(eat\w*)? (rising|doubled|climbing))\b")
 WEIGHT = re.compile(r"\b(\d{3})\s*(kg|kilos?|lbs?|pounds)\b")
 SIDE = re.compile(r"\b(left|right|lt|rt|l|r)\b", re.I)
+MAYBE_PREGNANT = re.compile(r"\b(lmp|late period|missed period|preg\w* (test )?(unknown|not done|pending)|hcg (pending|not done|unknown)|"
+                            r"may be pregnant|trying to conceive|ivf)\b|\?preg")
 LP = re.compile(r"\b(lp|lumbar puncture|myelo\w*|spinal tap|opening pressure)\b", re.I)
-RECENT = re.compile(r"\b(today|yesterday|(\d+|few|several|couple( of)?) ?(h|hrs?|hours?|d|days?) ago|this (morning|am|week)|last (night|week)|overnight)\b", re.I)
+RECENT = re.compile(
+    r"\b(today|yesterday|(\d+|few|several|couple( of)?) ?(h|hrs?|hours?|d|days?) ago|"
+    r"this (morning|am|week)|last (night|week)|overnight)\b", re.I)
 MODALITY = {"MR": re.compile(r"\b(mri?|mra|mrv|magnetic|fmri|mr)\b", re.I), "CT": re.compile(r"\b(ct|cta|ctv|ctp|cat scan|computed)\b", re.I),
             "XA": re.compile(r"\b(dsa|angiogram|ir|catheter)\b", re.I), "US": re.compile(r"\b(us|ultrasound|doppler|duplex)\b", re.I),
             "XR": re.compile(r"\b(xr|x-?ray|radiograph|\d view|films?)\b", re.I), "FL": LP,
@@ -41,7 +47,9 @@ def check(order: Order, protocol: Protocol | None, rules: dict[str, Rule] | None
             found.append(Flag(code, rule.severity, rule.id, rule.source, rule.message, rule.action, tuple(evidence)[:4]))
 
     for code, rule in rules.items():
-        if rule.pattern is None or code in SPECIAL or (rule.modality and rule.modality not in asked) or (rule.contrast and rule.contrast not in asked):
+        if rule.pattern is None or code in SPECIAL:
+            continue
+        if (rule.modality and rule.modality not in asked) or (rule.contrast and rule.contrast not in asked):
             continue
         evidence = [*stated(rule, order.facts.implants, "implants"), *spans(rule.pattern, text, order.text)]
         if evidence:
@@ -72,7 +80,8 @@ def wanted(order: Order, protocol: Protocol | None) -> set[str]:
     if protocol is not None:
         modalities |= set(protocol.modality.split("/"))
     if contrast:
-        if "MR" in modalities and ((protocol and protocol.modality == "MR" and protocol.contrast != "none") or ("MR" in asked and click_contrast == "with")):
+        suggested = protocol is not None and protocol.modality == "MR" and protocol.contrast != "none"
+        if suggested or ("MR" in asked and click_contrast == "with"):
             asked.add("gadolinium")
         if modalities & {"CT", "XA", "FL"} and ((protocol and protocol.modality != "MR" and protocol.contrast != "none")
                                                 or (asked & {"CT", "XA"} and click_contrast == "with")):
@@ -113,18 +122,20 @@ def kidney(order: Order, text: str, asked: set[str], rules: dict[str, Rule], add
 
 def people(order: Order, protocol: Protocol | None, text: str, asked: set[str], rules: dict[str, Rule], add) -> None:
     age, sex = order.age_years, order.patient.sex
-    said = [e for e in spans(rules["pregnancy"].pattern, text, order.text) if not re.match(r"\W*(test|hcg|status)?\W*(neg|unknown)", text[e.end:e.end + 25])]
+    said = [e for e in spans(rules["pregnancy"].pattern, text, order.text)
+            if not re.match(r"\W*(test|hcg|status)?\W*(neg|unknown)", text[e.end:e.end + 25])]
     fertile = sex != "M" and (age is None or 10 <= age <= 55)
     if order.facts.pregnant or (order.facts.pregnant is None and said and fertile):
         add("pregnancy", [Evidence("pregnant", field="pregnant")] if order.facts.pregnant else said)
     elif (order.facts.pregnant is None and sex == "F" and age is not None and 12 <= age <= 50 and asked & {"ionising", "gadolinium"}
-          and re.search(r"\b(lmp|late period|missed period|preg\w* (test )?(unknown|not done|pending)|hcg (pending|not done|unknown)|may be pregnant|\?preg\w*|trying to conceive|ivf)\b", text)):
+          and MAYBE_PREGNANT.search(text)):
         add("pregnancy_status_unknown", [Evidence("pregnancy status not given", field="pregnant")])
     if age is not None and age < 18 and "CT" in asked:
         add("radiation_child", [Evidence(f"age {age:g}", field="age_years")])
     sedation = spans(rules["anesthesia_sedation"].pattern, text, order.text) + [
         Evidence(m[0], field="ordered_exam") for m in rules["anesthesia_sedation"].pattern.finditer(order.ordered_exam.lower())]
-    if not sedation and age is not None and LONG_MR_YEARS[0] <= age < LONG_MR_YEARS[1] and protocol is not None and protocol.modality == "MR" and protocol.minutes >= 15:
+    long_mr = protocol is not None and protocol.modality == "MR" and protocol.minutes >= 15
+    if not sedation and long_mr and age is not None and LONG_MR_YEARS[0] <= age < LONG_MR_YEARS[1]:
         sedation = [Evidence(f"age {age:g}, MR of {protocol.minutes} minutes", field="age_years")]
     if sedation:
         add("anesthesia_sedation", sedation)

@@ -17,8 +17,10 @@ from nlp.safety import check
 RETRIEVAL_SHARPNESS = 30.0      # logits per unit of cosine when there is no model: chosen on the authored orders
 NEVER_SEEN_SHARPNESS = 12.0     # likewise for a protocol that the classifier was not trained on
 SHOWN = 10
+SMALL_WORDS = {"and", "with", "the", "for", "without", "line", "first"}
 RED_FLAGS = re.compile(
-    r"\b(stat|emergen\w*|acute(ly)?|sudden(ly)?|worst headache|thunderclap|lkw|last known well|code stroke|nihss|aphasi\w*|gcs|blown pupil|"
+    r"\b(stat|emergen\w*|acute(ly)?|sudden(ly)?|neck stiff\w*|worst h(ead)?ache?|thunderclap|lkw|last known well|code stroke|nihss|aphasi\w*|gcs"
+    r"|blown pupil|"
     r"herniat\w*|unresponsive|obtunded|drows\w*|trauma|mvc|saddle|retention|cord compression|abscess|meningitis|status epilepticus|"
     r"non-accidental|papill?o?edema|vision loss|bleed|haemorrhage|hemorrhage|dissection|stroke)\b", re.I)
 
@@ -33,13 +35,13 @@ class Suggester:
 
     @classmethod
     def load(cls, folder: Path | None = None, device: str = "cpu", book: Book | None = None, model: bool = True) -> "Suggester":
-        """The shipped model, or another `folder`; `model=False` gives book and rules alone."""
+        """The shipped model, or another `folder`; where there is none, or with `model=False`, book and rules answer alone."""
         book = book or read_book()
-        if not model:
-            return cls(book)
-        from nlp.classifier import Classifier     # torch and transformers take seconds to import
-
         folder = folder or MODELS / "protocol"
+        if not model or not folder.exists():
+            return cls(book)
+        from nlp.classifier import Classifier  # torch and transformers take seconds to import
+
         classifier = Classifier.load(folder, device)
         if classifier.path.keys() < {"retrieval_weight", "conformal_threshold", "urgent_threshold"}:
             raise ModelError(f"{folder}/config.json has no calibration; train again with `wetread train protocol`")
@@ -115,7 +117,7 @@ def dispose(flags: tuple[Flag, ...], order: Order) -> tuple[Disposition, str]:
 def red_flag_probability(order: Order) -> float:
     """Without a model: priority and red-flag words, a logistic score by hand."""
     hits = len({m[0].lower() for m in RED_FLAGS.finditer(order.text)})
-    score = -1.5 + 0.8 * min(hits, 3) + {"STAT": 1.6, "URGENT": 0.5, "ROUTINE": -1.5}[order.priority]
+    score = -1.3 + 1.0 * min(hits, 3) + {"STAT": 1.6, "URGENT": 0.6, "ROUTINE": -0.6}[order.priority]
     return 1 / (1 + math.exp(-score))
 
 
@@ -124,7 +126,7 @@ def indications(order: Order, known: tuple[str, ...]) -> tuple[tuple[str, ...], 
     matched, spans = [], []
     text = order.text[:20_000]
     for indication in known:
-        words = [w for w in re.findall(r"[A-Za-z][A-Za-z-]{2,}", indication) if w.lower() not in ("and", "with", "the", "for", "without", "line", "first")]
+        words = [w for w in re.findall(r"[A-Za-z][A-Za-z-]{2,}", indication) if w.lower() not in SMALL_WORDS]
         hits = [m for w in words if (m := re.search(rf"\b{re.escape(w)}", text, re.I))]
         if words and len(hits) * 2 >= len(words):
             matched.append(indication)

