@@ -1,0 +1,100 @@
+"""The head CT simulator: physical values, truth that fits the masks, valid DICOM."""
+import numpy as np
+import pydicom
+import pytest
+
+from data.errors import SimulatorError
+from data.simulator import INSIDE, KINDS, TYPES, read_anatomy, simulate_head_ct, write_dicom
+
+
+def fact(study, code):
+    return next(f for f in study.findings if f.code == code)
+
+
+@pytest.fixture(scope="module")
+def studies():
+    return {kind: simulate_head_ct(11, kind, rows=96, slice_mm=5.0, size=0.7) for kind in KINDS}
+
+
+def test_the_same_seed_gives_the_same_study_and_another_seed_another():
+    one, again, other = (simulate_head_ct(seed, "none", rows=64, slice_mm=8.0) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one.volume.pixels, again.volume.pixels)
+    assert one.volume.pixels.shape != other.volume.pixels.shape or not np.array_equal(one.volume.pixels, other.volume.pixels)
+
+
+def test_air_brain_and_bone_have_their_hounsfield_units(studies):
+    pixels = studies["none"].volume.pixels
+    assert np.isclose(pixels[:, 0, 0], -1000, atol=60).mean() > 0.9
+    middle = pixels[len(pixels) // 2, 36:60, 36:60]
+    assert 15 < np.median(middle) < 50
+    assert np.quantile(pixels, 0.995) > 500
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_blood_is_brighter_than_brain_and_inside_the_skull(studies, kind):
+    study = studies[kind]
+    mask = study.masks[kind] > 0
+    assert np.median(study.volume.pixels[mask]) > 42
+    assert fact(study, f"{kind}_haemorrhage").present and fact(study, "intracranial_haemorrhage").present
+    spacing = study.volume.spacing_mm
+    assert fact(study, f"{kind}_haemorrhage").volume_ml == pytest.approx(mask.sum() * np.prod(spacing) / 1000, abs=0.06)
+
+
+def test_without_haemorrhage_nothing_is_present(studies):
+    for kind in ("none", "infarct"):
+        assert not studies[kind].masks
+        assert not any(f.present for f in studies[kind].findings)
+
+
+@pytest.mark.parametrize("kind", ["epidural", "subdural", "intraparenchymal"])
+def test_the_side_is_the_patients_side_in_the_dicom_affine(kind):
+    """LPS: x grows to the patient's left; the midline pushed to the other side by a large lesion."""
+    for seed in (1, 2):
+        study = simulate_head_ct(seed, kind, rows=80, slice_mm=6.0, size=0.8)
+        mask = study.masks[kind] > 0
+        affine = study.volume.affine
+        head = study.volume.pixels > -300
+        x_lesion, x_head = (affine[0, 3] + affine[0, 0] * np.nonzero(m)[2].mean() for m in (mask, head))
+        side = fact(study, f"{kind}_haemorrhage").side
+        if side in ("left", "right"):
+            assert (x_lesion > x_head) == (side == "left")
+        shift = fact(study, "midline_shift")
+        assert not shift.present or shift.side != side
+        assert shift.size_mm is None or shift.size_mm == pytest.approx(study.shift_mm, abs=0.06)
+
+
+def test_a_larger_haematoma_shifts_the_midline_more():
+    small, large = (np.mean([simulate_head_ct(s, "epidural", rows=80, slice_mm=6.0, size=size).shift_mm for s in range(4)])
+                    for size in (0.05, 1.0))
+    assert large > small + 1.5
+
+
+def test_a_fracture_is_a_gap_in_the_calvarium(studies):
+    study = studies["fracture"]
+    assert fact(study, "skull_fracture").present and not fact(study, "intracranial_haemorrhage").present
+    assert study.masks["fracture"].sum() >= 6
+
+
+def test_an_unknown_kind_is_named():
+    with pytest.raises(SimulatorError, match=r"'bleed'.*epidural"):
+        simulate_head_ct(0, "bleed")
+
+
+def test_the_embedded_head_has_a_closed_skull_and_a_straight_midline():
+    head = read_anatomy("")
+    assert INSIDE[head.tissue].mean() > 0.1
+    assert abs(head.midline[0] - 112) < 3 and abs(head.midline[1]) < 0.05
+    with pytest.raises(ValueError):     # cached and shared: nobody may write into it
+        head.tissue[0, 0, 0] = 1
+
+
+def test_the_series_written_is_valid_dicom_and_says_simulated(tmp_path, studies):
+    study = studies["intraparenchymal"]
+    paths = write_dicom(study, tmp_path, accession_number="A1", patient_name="DOE^JOHN")
+    assert len(paths) == len(study.volume.pixels)
+    first, second = (pydicom.dcmread(p) for p in paths[:2])
+    assert str(first.PatientName).startswith("SIMULATED^")
+    assert first.AccessionNumber == "A1" and first.Modality == "CT"
+    assert second.ImagePositionPatient[2] - first.ImagePositionPatient[2] == pytest.approx(study.volume.spacing_mm[0], abs=1e-3)
+    assert len({pydicom.dcmread(p).SOPInstanceUID for p in paths}) == len(paths)
+    np.testing.assert_array_equal(first.pixel_array * first.RescaleSlope + first.RescaleIntercept, study.volume.pixels[0])
