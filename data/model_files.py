@@ -16,10 +16,11 @@ MODELS = Path(__file__).parent / "models"
 SCALE = ".scale"        # an int8 matrix `name` has its float16 row scales under `name.scale`
 
 
-def save_model(folder: Path, tensors: dict[str, NDArray[Any]], config: dict[str, Any], card: dict[str, Any]) -> None:
-    """Write a model whole: each file under a temporary name first, the card with the sums last."""
+def save_model(folder: Path, tensors: dict[str, NDArray[Any]], config: dict[str, Any], card: dict[str, Any],
+               extra: dict[str, bytes] | None = None) -> None:
+    """Write a model whole: each file under a temporary name first, the card with the sums last; `extra` holds a tokenizer, say."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {"config.json": (json.dumps(config, indent=1) + "\n").encode(), "model.safetensors": save(tensors)}
+    files = {"config.json": (json.dumps(config, indent=1) + "\n").encode(), "model.safetensors": save(tensors), **(extra or {})}
     sums = {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
     files["card.json"] = (json.dumps({**card, "sha256": sums}, indent=1) + "\n").encode()
     for name, raw in files.items():
@@ -32,24 +33,34 @@ def save_model(folder: Path, tensors: dict[str, NDArray[Any]], config: dict[str,
 
 
 def load_model(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """(config, tensors); raises ModelError when a file is missing or its sum is not the card's."""
-    raw = {}
-    for name in ("card.json", "config.json", "model.safetensors"):
-        try:
-            raw[name] = (folder / name).read_bytes()
-        except OSError as error:
-            raise ModelError(f"{folder / name} cannot be read ({error.strerror}); check out the model folder again, or train one "
-                             "with `wetread train`") from None
+    """(config, tensors); raises ModelError when a file is missing or its sum is not the card's.
+
+    The card must hold a sum for config.json and model.safetensors; any other file it names (a tokenizer) is checked too.
+    """
     try:
-        sums = json.loads(raw["card.json"])["sha256"]
-        for name, expected in sums.items():
-            found = hashlib.sha256(raw[name]).hexdigest()
-            if found != expected:
-                raise ModelError(f"{folder / name} was altered: its SHA-256 is {found[:12]}…, the card says {expected[:12]}…; "
-                                 "check out the model folder again")
+        card = json.loads(read_file(folder / "card.json"))
+        sums = dict(card["sha256"])
+    except (ValueError, KeyError, TypeError):
+        raise ModelError(f"{folder}/card.json is broken or names no sums; check out the model folder again") from None
+    raw = {}
+    for name in sorted({"config.json", "model.safetensors", *sums}):
+        raw[name] = read_file(folder / name)
+        found = hashlib.sha256(raw[name]).hexdigest()
+        if found != sums.get(name):
+            raise ModelError(f"{folder / name} was altered: its SHA-256 is {found[:12]}…, the card says {str(sums.get(name))[:12]}…; "
+                             "check out the model folder again")
+    try:
         return json.loads(raw["config.json"]), load(raw["model.safetensors"])
-    except (ValueError, KeyError, TypeError, SafetensorError):
-        raise ModelError(f"{folder} holds a broken card, config or weights file; check out the model folder again") from None
+    except (ValueError, SafetensorError):
+        raise ModelError(f"{folder} holds a broken config or weights file; check out the model folder again") from None
+
+
+def read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}); check out the model folder again, or train one with "
+                         "`wetread train`") from None
 
 
 def to_int8(tensors: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[Any]]:

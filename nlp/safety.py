@@ -6,19 +6,21 @@ from data.book import Protocol
 from data.records import Evidence, Flag, Order
 from data.rules import Rule, read_rules
 
-NEGATED = re.compile(r"\b(no|not|denies|denied|without|w/o|never|neg(ative)?( for)?|free of|removed|explanted|r/o|ruled? out)\b[^.;,\n]{0,25}$")
-DENIED_AFTER = re.compile(r"^[^.;,\n]{0,18}\b(neg(ative)?|removed|explanted|denied|ruled out|excluded)\b")
+# a denial reaches the noun phrase beside it and no further: a hazard wrongly denied is worse than one wrongly shown
+NEGATED = re.compile(r"\b(no|denies|denied|without|never had|neg(ative)? for|free of|no (history|hx|h/o) of|does not have|doesn'?t have)"
+                     r"( (?!but\b|has\b|had\b|with\b|because\b|mri?\b|ct\b)(a|an|any|\w+)[,/]?){0,2}[ /]$")
+DENIED_AFTER = re.compile(r"^ ?(test )?(was |is |were |has been |since )?(neg(ative)?(?= *($|[.;,\n]))|removed|explanted|ruled out|excluded)\b")
+UNSURE = re.compile(r"\b(unsure|unknown|not sure|unclear|whether|if)\b[^.;\n]{0,20}$")
 REACTION = re.compile(
     r"\b(allerg\w*|hives|urticaria\w*|anaphyla\w*|reaction|rxn|rash|wheez\w*|bronchospasm|itch\w*|angioedema|"
     r"throat|swelling|swelled|epi(nephrine)?|vomit\w*|premed\w*)\b")
 FAMILY = re.compile(r"\b(mother|father|sister|brother|mom|dad|wife|husband|grand\w+|aunt|uncle|cousin|partner|family)\b[^.;\n]{0,25}$")
-KIDNEY = re.compile(r"\b(?:e?gfr)\b\D{0,12}(\d{1,3})")
+# "eGFR 60 -> 18": the last value of a run; a number followed by / is a date
+KIDNEY = re.compile(r"\be?gfr\b[^\d.;\n]{0,12}(?:\d{1,3} ?-?> ?)?(\d{1,3})(?![\d/])(?! ?-?>)")
 DIALYSIS = re.compile(r"\b(dialysis|esrd|hemodialysis|haemodialysis|ckd ?(stage )?5|on hd|hd (m|t)\w*|peritoneal dialysis|capd|anuric)\b")
 ACUTE_KIDNEY = re.compile(r"\b(aki|acute kidney injury|acute renal failure|arf|cr(eat\w*)? (rising|doubled|climbing))\b")
 WEIGHT = re.compile(r"\b(\d{3})\s*(kg|kilos?|lbs?|pounds)\b")
 SIDE = re.compile(r"\b(left|right|lt|rt|l|r)\b", re.I)
-MAYBE_PREGNANT = re.compile(r"\b(lmp|late period|missed period|preg\w* (test )?(unknown|not done|pending)|hcg (pending|not done|unknown)|"
-                            r"may be pregnant|trying to conceive|ivf)\b|\?preg")
 LP = re.compile(r"\b(lp|lumbar puncture|myelo\w*|spinal tap|opening pressure)\b", re.I)
 RECENT = re.compile(
     r"\b(today|yesterday|(\d+|few|several|couple( of)?) ?(h|hrs?|hours?|d|days?) ago|"
@@ -61,7 +63,7 @@ def check(order: Order, protocol: Protocol | None, rules: dict[str, Rule] | None
             add(code, evidence)
     kidney(order, text, asked, rules, add)
     people(order, protocol, text, asked, rules, add)
-    exam(order, protocol, text, asked, add)
+    exam(order, protocol, text, asked, rules, add)
     return tuple(found)
 
 
@@ -103,14 +105,14 @@ def clicked_contrast(click: str) -> str:
 
 
 def kidney(order: Order, text: str, asked: set[str], rules: dict[str, Rule], add) -> None:
+    # metadata and text may disagree; the worse of the two counts
     evidence = []
     egfr = order.facts.egfr
     if egfr is not None and egfr < 30:
         evidence.append(Evidence(f"eGFR {egfr:g}", field="egfr"))
-    elif egfr is None:
-        evidence += [Evidence(order.text[m.start():m.end()], m.start(), m.end()) for m in KIDNEY.finditer(text) if int(m[1]) < 30]
+    evidence += [Evidence(order.text[m.start():m.end()], m.start(), m.end()) for m in KIDNEY.finditer(text) if int(m[1]) < 30]
     dialysis, acute = spans(DIALYSIS, text, order.text), spans(ACUTE_KIDNEY, text, order.text)
-    low = evidence + ([] if egfr is not None and egfr >= 30 else dialysis)
+    low = evidence + dialysis
     if low and "gadolinium" in asked:
         add("egfr_low_for_gadolinium", low)
     if (low or acute) and "iodinated" in asked:
@@ -124,11 +126,11 @@ def people(order: Order, protocol: Protocol | None, text: str, asked: set[str], 
     age, sex = order.age_years, order.patient.sex
     said = [e for e in spans(rules["pregnancy"].pattern, text, order.text)
             if not re.match(r"\W*(test|hcg|status)?\W*(neg|unknown)", text[e.end:e.end + 25])]
+    denied = re.search(r"\b(preg\w*|hcg|upt)( test)?( is| was)? ?(neg|-)|not pregnant|hysterectomy|tubal|btl\b|post-?menopaus", text)
     fertile = sex != "M" and (age is None or 10 <= age <= 55)
-    if order.facts.pregnant or (order.facts.pregnant is None and said and fertile):
+    if order.facts.pregnant or (said and fertile):
         add("pregnancy", [Evidence("pregnant", field="pregnant")] if order.facts.pregnant else said)
-    elif (order.facts.pregnant is None and sex == "F" and age is not None and 12 <= age <= 50 and asked & {"ionising", "gadolinium"}
-          and MAYBE_PREGNANT.search(text)):
+    elif order.facts.pregnant is None and sex == "F" and age is not None and 12 <= age <= 50 and asked & {"ionising", "gadolinium"} and not denied:
         add("pregnancy_status_unknown", [Evidence("pregnancy status not given", field="pregnant")])
     if age is not None and age < 18 and "CT" in asked:
         add("radiation_child", [Evidence(f"age {age:g}", field="age_years")])
@@ -147,7 +149,7 @@ def people(order: Order, protocol: Protocol | None, text: str, asked: set[str], 
         add("weight_limit", heavy)
 
 
-def exam(order: Order, protocol: Protocol | None, text: str, asked: set[str], add) -> None:
+def exam(order: Order, protocol: Protocol | None, text: str, asked: set[str], rules: dict[str, Rule], add) -> None:
     """Flags about the order itself: the click against the question, sides, repeats, missing words."""
     words = re.findall(r"[a-z]{2,}", text)
     if len(words) < 3:
@@ -173,7 +175,7 @@ def exam(order: Order, protocol: Protocol | None, text: str, asked: set[str], ad
         if same and RECENT.search(prior) and re.search(r"\b(repeat|again|wants another|re-?scan)\b", text + order.ordered_exam.lower()):
             add("duplicate_recent_exam", [Evidence(prior, field="priors")])
             break
-    rule = read_rules()["low_value"]
+    rule = rules["low_value"]
     if hits := spans(rule.pattern, text, order.text):
         add("low_value", hits)
 
@@ -199,5 +201,6 @@ def stated(rule: Rule, values: tuple[str, ...], field: str) -> list[Evidence]:
 def spans(pattern: re.Pattern[str], text: str, original: str) -> list[Evidence]:
     """Matches that are neither denied nor somebody else's."""
     return [Evidence(original[m.start():m.end()], m.start(), m.end()) for m in pattern.finditer(text)
-            if not NEGATED.search(text[max(0, m.start() - 45):m.start()]) and not DENIED_AFTER.search(text[m.end():m.end() + 40])
+            if not NEGATED.search(text[max(0, m.start() - 45):m.start()])
+            and not (DENIED_AFTER.search(text[m.end():m.end() + 40]) and not UNSURE.search(text[max(0, m.start() - 40):m.start()]))
             and not FAMILY.search(text[max(0, m.start() - 40):m.start()])]

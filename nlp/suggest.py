@@ -43,7 +43,7 @@ class Suggester:
         from nlp.classifier import Classifier  # torch and transformers take seconds to import
 
         classifier = Classifier.load(folder, device)
-        if classifier.path.keys() < {"retrieval_weight", "conformal_threshold", "urgent_threshold"}:
+        if not {"retrieval_weight", "conformal_threshold", "urgent_threshold"} <= classifier.path.keys():
             raise ModelError(f"{folder}/config.json has no calibration; train again with `wetread train protocol`")
         return cls(book, classifier, classifier.path)
 

@@ -165,9 +165,8 @@ def publish(classifier: Classifier, calibration: dict[str, Any], out: Path, orde
             "seed": seed, "base": "all-MiniLM-L6-v2 (Apache-2.0), fine-tuned, word vectors unchanged",
             "data": "authored orders, no real patients, no radiologist has checked the labels", "calibration": calibration,
             "command": f"wetread train protocol --out {out.name} --epochs {epochs} --seed {seed}"}
-    out.mkdir(parents=True, exist_ok=True)
-    classifier.tokenizer.save(str(out / "tokenizer.json"))
-    save_model(out, to_int8({name: p.detach().cpu().numpy() for name, p in classifier.model.state_dict().items()}), config, card)
+    save_model(out, to_int8({name: p.detach().cpu().numpy() for name, p in classifier.model.state_dict().items()}), config, card,
+               {"tokenizer.json": classifier.tokenizer.to_str().encode()})
 
 
 def base_folder(base: str | None) -> Path:

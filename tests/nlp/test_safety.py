@@ -58,6 +58,35 @@ def test_a_trap_is_not_flagged(code, protocol, row):
     assert code not in flags(protocol, **row)
 
 
+@pytest.mark.parametrize("text", [
+    "never had MRI because of pacemaker", "not MRI conditional pacemaker", "MRI w/o contrast, without gad - pacemaker",
+    "denies pain but has a pacemaker", "r/o mets pacemaker 2016", "pacemaker neg troponin", "pacemaker not removed",
+    "unsure whether pacemaker was removed",
+])
+def test_a_denial_of_something_else_hides_no_hazard(text):
+    assert "pacemaker_mri" in flags("MR_BRAIN_WO", order_text=text)
+
+
+@pytest.mark.parametrize("text", ["no pacemaker", "denies pacemaker or ICD", "no history of pacemaker", "pacemaker removed 2020",
+                                  "without a pacemaker"])
+def test_a_denied_pacemaker_is_none(text):
+    assert "pacemaker_mri" not in flags("MR_BRAIN_WO", order_text=f"seizure, {text}")
+
+
+@pytest.mark.parametrize("code, row", [
+    ("pregnancy", {"order_text": "worst headache, 14 weeks pregnant", "pregnant": False, "sex": "F", "age": 30}),
+    ("egfr_low_for_gadolinium", {"order_text": "mets, eGFR today 14", "egfr": 55}),
+    ("egfr_low_for_gadolinium", {"order_text": "mets, eGFR 60 -> 18", "egfr": None}),
+    ("egfr_low_for_gadolinium", {"order_text": "mets, on dialysis since May", "egfr": 45}),
+])
+def test_when_text_and_metadata_disagree_the_worse_counts(code, row):
+    assert code in flags("MR_BRAIN_WWO", **row)
+
+
+def test_a_date_beside_egfr_is_no_value():
+    assert "egfr_low_for_gadolinium" not in flags("MR_BRAIN_WWO", order_text="mets, eGFR on 11/3 was 84")
+
+
 def test_evidence_offsets_point_into_the_original_text():
     text = "İstanbul transfer; TIA, PACEMAKER 2016"       # the first letter grows when lowered
     flag = flags("MR_BRAIN_WO", order_text=text)["pacemaker_mri"]
