@@ -1,0 +1,452 @@
+"""Steps on orders and patients: applied by event time, suggested for, decided by a person."""
+import logging
+import re
+from dataclasses import fields, is_dataclass, replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+from api.sending import build, post
+from api.settings import Settings
+from api.store import Job, Store, Tx, new_id, now
+from data.errors import InputError, ModelError, NotFound, StateError, WetreadError
+from data.records import Facts, Order, Patient, PatientMerge, PatientUpdate, Suggestion, as_json
+
+log = logging.getLogger("wetread.orders")
+
+OPEN = ("new", "suggested", "no-suggestion")
+DECIDED = {"accept": "accepted", "change": "changed", "reject": "rejected"}
+STATES = (*OPEN, *DECIDED.values(), "cancelled")
+# of two events at one time the later in an order's life wins: a cancel cannot come before its order
+RANKS = {"new": 0, "change": 1, "cancel": 2}
+TIME = re.compile(r"(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:\.(\d{1,6}))?([+-]\d{4})?$")
+
+
+class OrderSteps:
+    store: Store
+    settings: Settings
+    suggester: Any
+    _book: Any
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    def apply_message(self, job: Job) -> None:
+        """Job "message": read a kept message and apply what it says; what cannot be applied is marked with its reason."""
+        from api.hl7.messages import HANDLERS
+        from api.hl7.reader import read_message
+
+        row = self.store.message(job.payload["message_id"])
+        try:
+            message = read_message(row["raw"])
+            handler = HANDLERS.get(message.kind)
+            records = handler(message) if handler else ()
+        except WetreadError as error:       # another try reads the same bytes
+            with self.store.effect(job) as tx:
+                self.store.mark_message(row["id"], "failed", str(error), tx)
+            return
+        when = event_time(message.get("MSH-7"), row["received"])
+        with self.store.effect(job) as tx:
+            seen: dict[str, int] = {}
+            for n, record in enumerate(records):
+                if isinstance(record, Order):
+                    base = order_key(record, message.sender) or f"{message.sender}|message:{row['id']}"
+                    seen[base] = seen.get(base, 0) + 1
+                    # two exams under one number in one message are two orders
+                    key = base if seen[base] == 1 else f"{base}#{seen[base]}"
+                    self._place(tx, record, key, message.sender, when, int(row["id"]), f"{row['id']}:{n}")
+                elif isinstance(record, PatientUpdate):
+                    update_patient(tx, record.patient, event_time(record.event_time, when))
+                elif isinstance(record, PatientMerge):
+                    merge_patients(tx, record, event_time(record.event_time, when))
+            self.store.mark_message(row["id"], "applied" if records else "unused", "", tx)
+
+    def add_order(self, order: Order, user: str = "") -> str:
+        """Take an order that came other than by HL7; the same number (or id) again is a change. Returns the desk's id."""
+        key = order_key(order, "") or (f"|id:{order.id}" if order.id else f"|{new_id('k')}")
+        with self.store.write() as tx:
+            return self._place(tx, order, key, "", now(), 0, new_id("e"), user)
+
+    def _place(self, tx: Tx, order: Order, key: str, sender: str, when: str, message: int, event: str, user: str = "") -> str:
+        """One order event onto the order it belongs to; an older event only fills what newer ones left blank."""
+        patient = know_patient(tx, order.patient, when)
+        order = replace(order, patient=patient)
+        row = find_order(tx, order, key, sender)
+        if row is None:
+            id = new_id("o")
+            order = replace(order, id=id)
+            state = "cancelled" if order.control == "cancel" else "new"
+            new = tx.add("orders", id=id, key=key, state=state, version=1, sender=sender, event_time=when, event_rank=RANKS[order.control],
+                         event_number=message, urgency=urgency(order), created=now(), updated=now(), **searchable(order))
+            if new:
+                if state == "new":
+                    tx.enqueue("suggest", f"suggest:{id}:1", {"order_id": id, "order_version": 1})
+                link_studies(tx, id, order)
+            else:
+                row = tx.one("orders", key=key, lock=True)      # another worker was first
+                assert row is not None
+        if row is not None:
+            id = row["id"]
+            self._merge_event(tx, row, order, when, message)
+        tx.add("order_events", key=event, order_id=id, message_id=message or None, time=now(), what=order.control, user=user,
+               detail={"event_time": when})
+        return id
+
+    def _merge_event(self, tx: Tx, row: dict[str, Any], order: Order, when: str, message: int) -> None:
+        known = order_from_record(row["record"])
+        rank = RANKS[order.control]
+        newer = (when, rank, message) >= (row["event_time"], row["event_rank"], row["event_number"])
+        merged = overlay(known, order) if newer else replace(overlay(order, known), control=known.control)
+        if newer and (order.control == "cancel" or not order.text):     # a sparse event: its default priority says nothing
+            merged = replace(merged, priority=known.priority if order.priority == "ROUTINE" else order.priority)
+        merged = replace(merged, id=row["id"], patient=order.patient if newer else overlay(order.patient, known.patient))
+        state = row["state"]
+        changed = content(merged) != content(known)
+        values: dict[str, Any] = {}
+        if newer:
+            values = {"event_time": when, "event_rank": rank, "event_number": message}
+            if order.control == "cancel":
+                state = "cancelled"
+            elif changed or state == "cancelled":
+                state = "new"
+        elif changed and state != "cancelled":
+            state = "new"
+        if changed or state != row["state"]:
+            values |= {"version": row["version"] + 1, "state": state, "urgency": urgency(merged)}
+            if state == "new":      # what was suggested or decided was for another question; it stays in the history
+                values |= {"suggestion": None, "decision": None, "reason": ""}
+                tx.enqueue("suggest", f"suggest:{row['id']}:{row['version'] + 1}",
+                           {"order_id": row["id"], "order_version": row["version"] + 1})
+        tx.change("orders", {"id": row["id"]}, updated=now(), **values, **searchable(merged))
+        link_studies(tx, row["id"], merged)
+
+    # -- suggestion --------------------------------------------------------------------------------------------------
+
+    def suggest(self, order: Order) -> Suggestion:
+        """Suggest for an order that is not kept; raises ModelError when no suggester runs."""
+        if self.suggester is None:
+            raise ModelError("no protocol model is loaded; see wetread doctor")
+        return self.suggester.suggest(order)
+
+    def suggest_order(self, job: Job) -> None:
+        """Job "suggest": the suggestion, or the reason why there is none, onto the order of that version."""
+        id, version = job.payload["order_id"], job.payload["order_version"]
+        with self.store.read() as tx:
+            row = tx.one("orders", id=id)
+        if row is None or row["version"] != version or row["state"] not in OPEN:
+            return                                          # changed, cancelled or decided meanwhile
+        suggestion, reason = self._try_to_suggest(order_from_record(row["record"]))
+        values: dict[str, Any] = {"suggestion": None, "state": "no-suggestion", "reason": reason}
+        raw = None
+        key = f"suggestion:{id}:{version}"
+        if suggestion is not None:
+            values = {"suggestion": as_json(suggestion), "state": "suggested", "reason": "",
+                      "urgency": max(row["urgency"], 2 * suggestion.urgent)}
+            values |= self._automatic(suggestion)
+            raw = build(self.settings, key, order_update, present(row), values["suggestion"], values.get("decision"))
+        with self.store.effect(job) as tx:
+            kept = tx.change("orders", {"id": id, "version": version, "state": OPEN}, updated=now(), **values)
+            if kept:
+                tx.add("order_events", key=key, order_id=id, time=now(), what=values["state"], user="",
+                       detail={"suggestion": values["suggestion"], "reason": reason})
+                if values["state"] == "accepted":
+                    tx.audit("automation", "accept", "order", id)
+                if suggestion is not None:
+                    post(tx, self.settings, key, "order update", raw, order_id=id)
+
+    def _try_to_suggest(self, order: Order) -> tuple[Suggestion | None, str]:
+        """A failing model never stops an order: it goes on to a person, with a code for the reason."""
+        if self.suggester is None:
+            return None, "no-model"
+        try:
+            return self.suggester.suggest(order), ""
+        except Exception as error:
+            reason = error.code if isinstance(error, WetreadError) else type(error).__name__
+            log.error("no suggestion for an order: %s", reason)
+            return None, reason
+
+    def _automatic(self, suggestion: Suggestion) -> dict[str, Any]:
+        """Acceptance without a person: only when switched on, only for `auto`, never under a stop flag."""
+        stopped = any(flag.severity == "stop" for flag in suggestion.flags)
+        if not self.settings.automation or suggestion.disposition != "auto" or stopped or not suggestion.ranked:
+            return {}
+        return {"state": "accepted", "decision": {
+            "action": "accept", "protocol": suggestion.ranked[0].protocol, "reason": "", "user": "automation", "time": now(),
+            "flags": [flag.code for flag in suggestion.flags]}}
+
+    # -- decision ----------------------------------------------------------------------------------------------------
+
+    def decide(self, order_id: str, action: str, protocol: str | None = None, reason: str = "", user: str = "") -> dict[str, Any]:
+        """accept the suggestion, change to another protocol of the book, or reject with a reason; returns the order.
+
+        Raises: InputError for an unknown action, StateError when the step is not allowed now.
+        """
+        if action not in DECIDED:
+            raise InputError("action must be accept, change or reject")
+        for _ in range(5):
+            with self.store.read() as tx:
+                row = find_by_any(tx, order_id)
+            decision = self._decision(row, action, protocol, reason, user)
+            version = row["version"] + 1
+            key = f"decision:{row['id']}:{version}"
+            after = present({**row, "state": DECIDED[action], "decision": decision, "version": version})
+            raw = build(self.settings, key, order_update, after, row["suggestion"], decision)
+            with self.store.write() as tx:
+                if not tx.change("orders", {"id": row["id"], "version": row["version"], "state": row["state"]}, state=DECIDED[action],
+                                 decision=decision, version=version, updated=now()):
+                    continue            # something else happened to the order while the message was built
+                tx.add("order_events", key=key, order_id=row["id"], time=now(), what=action, user=user, detail=decision)
+                tx.audit(user, action, "order", row["id"])
+                post(tx, self.settings, key, "order update", raw, order_id=row["id"])
+            return self.order(row["id"])
+        raise StateError("the order is changing just now; look at it again")
+
+    def _decision(self, row: dict[str, Any], action: str, protocol: str | None, reason: str, user: str) -> dict[str, Any]:
+        suggestion = row["suggestion"] or {}
+        ranked = [entry["protocol"] for entry in suggestion.get("ranked", ())]
+        if row["state"] == "cancelled":
+            raise StateError("the order is cancelled; nothing is decided on it")
+        if row["state"] not in OPEN and action == "accept":
+            raise StateError(f"the order is {row['state']} already; change or reject it with a reason instead")
+        if row["state"] not in OPEN and not reason.strip():
+            raise StateError(f"the order is {row['state']} already; a new decision needs a reason")
+        if action == "accept":
+            if not ranked:
+                raise StateError("the order has no suggestion to accept; choose a protocol with change")
+            protocol = protocol or ranked[0]
+            if protocol != ranked[0]:
+                raise StateError("only the first suggestion is accepted; choose another protocol with change")
+        elif action == "change":
+            if not protocol or protocol not in self.book.protocols:
+                raise StateError("protocol is not in the book; choose one of its protocols")
+        else:
+            protocol = ""
+            if not reason.strip():
+                raise StateError("reason is empty; a rejection needs one")
+        return {"action": action, "protocol": protocol, "reason": reason.strip(), "user": user, "time": now(),
+                "flags": [flag["code"] for flag in suggestion.get("flags", ())]}
+
+    @property
+    def book(self) -> Any:
+        """The protocol book, read once."""
+        if self._book is None:
+            from data.book import read_book
+
+            self._book = read_book()
+        return self._book
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def orders(self, state: str | None = None, limit: int = 200) -> list[dict[str, Any]]:
+        """Orders without their history, most urgent first, then as they came."""
+        if state is not None and state not in STATES:
+            raise InputError(f"state must be one of {', '.join(STATES)}")
+        with self.store.read() as tx:
+            rows = tx.find("orders", order=["-urgency", "created", "id"], limit=limit, **({"state": state} if state else {}))
+        return [present(row) for row in rows]
+
+    def order(self, id: str) -> dict[str, Any]:
+        """One order with history and messages, by its id or its placer, filler or accession number; raises NotFound."""
+        with self.store.read() as tx:
+            row = find_by_any(tx, id)
+            history = tx.find("order_events", order=["id"], order_id=row["id"])
+            numbers = sorted({event["message_id"] for event in history if event["message_id"]})
+            columns = ("id", "control_id", "kind", "received", "state", "reason")
+            messages = tx.find("messages", id=numbers, order=["id"], columns=columns) if numbers else []
+        return {**present(row),
+                "history": [{name: event[name] for name in ("time", "what", "user", "detail")} for event in history],
+                "messages": [{**message, "id": str(message["id"])} for message in messages]}
+
+
+def order_update(*parts: Any) -> bytes:
+    from api.hl7.outgoing import order_update as make
+
+    return make(*parts)
+
+
+def present(row: dict[str, Any]) -> dict[str, Any]:
+    names = ("id", "state", "reason", "version", "urgency", "suggestion", "decision", "created", "updated")
+    return {**{name: row[name] for name in names}, "order": row["record"]}
+
+
+def searchable(order: Order) -> dict[str, Any]:
+    return {"record": as_json(order), "patient_id": order.patient.id, "placer_number": order.placer_number,
+            "filler_number": order.filler_number, "accession_number": order.accession_number,
+            "study_instance_uid": order.study_instance_uid}
+
+
+def urgency(order: Order) -> int:
+    return {"STAT": 2, "URGENT": 1, "ROUTINE": 0}[order.priority]
+
+
+def order_key(order: Order, sender: str) -> str:
+    """Who sent it and its first number there; "" for an order without numbers."""
+    for name, number in (("placer", order.placer_number), ("filler", order.filler_number), ("accession", order.accession_number)):
+        if number:
+            return f"{sender}|{name}:{number}"
+    return ""
+
+
+def find_order(tx: Tx, order: Order, key: str, sender: str) -> dict[str, Any] | None:
+    """By key; else an order that carried only its other number so far, or an event that carries only that one."""
+    row = tx.one("orders", key=key, lock=True)
+    if row is not None or "#" in key:
+        return row
+    if order.filler_number:
+        rows = tx.find("orders", sender=sender, filler_number=order.filler_number, lock=True, order=["id"])
+        rows = [row for row in rows if not (row["placer_number"] and order.placer_number)]
+        if len(rows) == 1:
+            return rows[0]
+    if order.accession_number and not order.placer_number and not order.filler_number:
+        rows = tx.find("orders", sender=sender, accession_number=order.accession_number, lock=True, order=["id"])
+        if len(rows) == 1:
+            return rows[0]
+    return None
+
+
+def find_by_any(tx: Tx, id: str) -> dict[str, Any]:
+    for column in ("id", "placer_number", "filler_number", "accession_number"):
+        rows = tx.find("orders", order=["-created", "-id"], limit=1, **{column: id}) if id else []
+        if rows:
+            return rows[0]
+    raise NotFound("there is no order of that id, placer, filler or accession number; GET /v1/orders lists them")
+
+
+def order_from_record(record: dict[str, Any]) -> Order:
+    """as_json turned back; keys a newer version wrote are left out."""
+    known = {f.name for f in fields(Order)}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items() if name in known}
+    facts = {name: tuple(value) if isinstance(value, list) else value for name, value in record["facts"].items()}
+    return Order(**{**values, "patient": Patient(**record["patient"]), "facts": Facts(**facts)})
+
+
+def overlay(old: Any, new: Any) -> Any:
+    """`new` over `old`, where new says something: in HL7 an empty field means unchanged."""
+    values = {}
+    for name in (f.name for f in fields(new)):
+        before, after = getattr(old, name), getattr(new, name)
+        blank = after is None or after == "" or after == () or (name == "sex" and after == "U")
+        values[name] = overlay(before, after) if is_dataclass(after) else before if blank else after
+    return type(new)(**values)
+
+
+def content(order: Order) -> Order:
+    """What a suggestion depends on or a person sees; not the event's own marks."""
+    return replace(order, id="", control="new", age_years=None if order.patient.birth_date else order.age_years)
+
+
+def event_time(text: str, default: str) -> str:
+    """An HL7 DTM as a UTC text that sorts; without an offset the sender's clock is taken to be UTC, with all its events alike."""
+    found = TIME.match(text.strip())
+    if not found:
+        return text if re.match(r"\d{4}-\d\d-\d\dT", text) else default
+    year, month, day, hour, minute, second, fraction, offset = found.groups()
+    try:
+        zone = timezone((-1 if offset[0] == "-" else 1) * timedelta(hours=int(offset[1:3]), minutes=int(offset[3:]))) if offset else UTC
+        at = datetime(int(year), int(month or 1), int(day or 1), int(hour or 0), int(minute or 0), int(second or 0),
+                      int((fraction or "").ljust(6, "0")), zone)
+        return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    except (ValueError, OverflowError):
+        return default
+
+
+# -- patients --------------------------------------------------------------------------------------------------------
+
+
+def surviving_id(tx: Tx, id: str) -> str:
+    """Follow merges to the identifier in use."""
+    seen = set()
+    while id and id not in seen:
+        seen.add(id)
+        row = tx.one("patients", id=id)
+        if row is None or not row["merged_into"]:
+            return id
+        id = row["merged_into"]
+    return id
+
+
+def know_patient(tx: Tx, patient: Patient, when: str) -> Patient:
+    """Put what an event says of a patient beside what is known, newest first; returns the patient as known now."""
+    if not patient.id:
+        return patient
+    id = surviving_id(tx, patient.id)
+    patient = replace(patient, id=id)
+    if tx.add("patients", id=id, record=as_json(patient), event_time=when):
+        return patient
+    row = tx.one("patients", id=id, lock=True)
+    assert row is not None
+    known = Patient(**row["record"])
+    newer = when >= row["event_time"]
+    merged = replace(overlay(known, patient) if newer else overlay(patient, known), id=id)
+    if merged != known or newer:
+        tx.change("patients", {"id": id}, record=as_json(merged), event_time=max(when, row["event_time"]))
+    return merged
+
+
+def update_patient(tx: Tx, patient: Patient, when: str) -> None:
+    """ADT^A08: new demographics reach every open order, unless a newer event said otherwise."""
+    known = know_patient(tx, patient, when)
+    set_patient(tx, known.id, known)
+
+
+def merge_patients(tx: Tx, merge: PatientMerge, when: str) -> None:
+    """ADT^A40: what stood under the prior identifier stands under the surviving one."""
+    row = tx.one("patients", id=merge.prior_id, lock=True)
+    if row is not None and row["merge_time"] > when:
+        return                                  # a newer merge decided otherwise
+    target = tx.one("patients", id=merge.surviving.id, lock=True)
+    if target is not None and target["merged_into"] and target["merge_time"] <= when:
+        tx.change("patients", {"id": target["id"]}, merged_into=None, merge_time=when)     # the other way round now
+    tx.add("patients", id=merge.prior_id, record=as_json(Patient(id=merge.prior_id)), event_time="")
+    survivor = surviving_id(tx, merge.surviving.id)
+    if survivor == merge.prior_id:
+        return                                  # an older merge, the other way round, arrived late
+    known = know_patient(tx, merge.surviving, when)
+    tx.change("patients", {"id": merge.prior_id}, merged_into=known.id, merge_time=when)
+    set_patient(tx, merge.prior_id, known)
+    set_patient(tx, known.id, known)
+    for study in tx.find("studies", patient_id=merge.prior_id):
+        tx.change("studies", {"id": study["id"]}, patient_id=known.id, patient={**study["patient"], "id": known.id})
+
+
+def set_patient(tx: Tx, id: str, patient: Patient) -> None:
+    """Write `patient` onto the orders of `id` that are not cancelled; another birth date or sex asks for a new suggestion."""
+    from api.hl7.messages import age_years
+
+    for row in tx.find("orders", patient_id=id, lock=True, order=["id"]):
+        before = Patient(**row["record"]["patient"])
+        if row["state"] == "cancelled" or before == patient:
+            continue
+        values: dict[str, Any] = {"record": {**row["record"], "patient": as_json(patient)}, "patient_id": patient.id, "updated": now()}
+        if patient.birth_date != before.birth_date:
+            values["record"]["age_years"] = age_years(patient.birth_date, now()[:10].replace("-", ""))
+        if row["state"] in OPEN and (before.birth_date, before.sex) != (patient.birth_date, patient.sex):
+            version = row["version"] + 1
+            values |= {"version": version, "state": "new", "suggestion": None, "reason": ""}
+            tx.enqueue("suggest", f"suggest:{row['id']}:{version}", {"order_id": row["id"], "order_version": version})
+        tx.change("orders", {"id": row["id"]}, **values)
+
+
+# -- orders and studies ----------------------------------------------------------------------------------------------
+
+
+def link_studies(tx: Tx, order_id: str, order: Order) -> None:
+    """Studies that came before their order."""
+    for column, value in (("accession_number", order.accession_number), ("id", order.study_instance_uid)):
+        for study in tx.find("studies", order_id=None, **{column: value}) if value else ():
+            if same_patient(tx, study["patient_id"], order.patient.id):
+                tx.change("studies", {"id": study["id"]}, order_id=order_id)
+
+
+def order_of_study(tx: Tx, accession_number: str, study_uid: str, patient_id: str) -> str | None:
+    """The order a study belongs to, by accession number, then StudyInstanceUID; never another patient's."""
+    for column, value in (("accession_number", accession_number), ("study_instance_uid", study_uid)):
+        rows = tx.find("orders", order=["-created", "-id"], **{column: value}) if value else []
+        rows = [row for row in rows if same_patient(tx, patient_id, row["patient_id"])]
+        rows.sort(key=lambda row: row["state"] == "cancelled")
+        if rows:
+            return rows[0]["id"]
+    return None
+
+
+def same_patient(tx: Tx, one: str, other: str) -> bool:
+    """False only when both identifiers are known and differ: an accession number alone must not join two patients."""
+    return not one or not other or one == other or surviving_id(tx, one) == surviving_id(tx, other)

@@ -1,0 +1,158 @@
+"""Settings: defaults, then HOME/settings.toml, then WETREAD_* of the environment, then what the command line gave."""
+import ipaddress
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from data.errors import InputError
+
+
+@dataclass(frozen=True)
+class Destination:
+    """An MLLP receiver of results."""
+
+    name: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    home: Path
+    db: str = ""                                # "" becomes the SQLite file in home
+    host: str = "127.0.0.1"
+    http: int = 8080
+    mllp: int = 2575
+    dicom: int = 11112
+    device: str = "auto"                        # auto, cpu or cuda
+    quiet_period_s: float = 5.0                 # without a new instance, after which a study is complete
+    outbox: tuple[Destination, ...] = ()
+    mllp_peers: tuple[str, ...] = ()            # addresses or networks; loopback always may speak
+    dicom_peers: tuple[str, ...] = ()
+    ae_title: str = "WETREAD"
+    automation: bool = False                    # accept a suggestion with disposition auto without a person
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "home", Path(self.home).absolute())
+        if not self.db:
+            object.__setattr__(self, "db", f"sqlite:///{self.home / 'wetread.db'}")
+
+    @property
+    def api_key_required(self) -> bool:
+        """Beyond loopback, HTTP needs an API key or a signed-in person."""
+        if self.host == "localhost":
+            return False
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return True
+
+
+def read_settings(home: Path | str, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Settings of one home; raises InputError naming what is unknown or malformed. An override of None is no override."""
+    home = Path(home)
+    values: dict[str, Any] = {}
+    for where, given in ((str(home / "settings.toml"), from_file(home / "settings.toml")),
+                         ("the environment", from_environment(os.environ if environ is None else environ)),
+                         ("the command line", {key: value for key, value in overrides.items() if value is not None})):
+        unknown = sorted(set(given) - set(SETTINGS))
+        if unknown:
+            raise InputError(f"{where}: setting {', '.join(unknown)} is not known; the settings are {', '.join(SETTINGS)}")
+        for key, value in given.items():
+            try:
+                values[key] = SETTINGS[key](value)
+            except (ValueError, TypeError, KeyError) as error:
+                raise InputError(f"{where}: setting {key} is malformed ({type(error).__name__}); {CURES[SETTINGS[key]]}") from None
+    return Settings(home, **values)
+
+
+def from_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); give it to the user {os.getuid()}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no TOML: {error}") from None
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """WETREAD_QUIET_PERIOD_S=2 ...; HOME, WORKER and PASSWORD are read elsewhere, other names are left alone."""
+    names = {f"WETREAD_{key.upper()}": key for key in SETTINGS}
+    return {key: environ[name] for name, key in names.items() if name in environ}
+
+
+def port(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, bool) or not 0 <= number < 65536:
+        raise ValueError
+    return number
+
+
+def seconds(value: Any) -> float:
+    number = float(value)
+    if isinstance(value, bool) or not 0 <= number <= 86400:
+        raise ValueError
+    return number
+
+
+def words(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def device(value: Any) -> str:
+    if value not in ("auto", "cpu", "cuda"):
+        raise ValueError
+    return value
+
+
+def switch(value: Any) -> bool:
+    if isinstance(value, str):
+        value = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def peers(value: Any) -> tuple[str, ...]:
+    rows = tuple(value.split(",") if isinstance(value, str) else value)
+    for row in rows:
+        ipaddress.ip_network(row, strict=False)
+    return rows
+
+
+def destinations(value: Any) -> tuple[Destination, ...]:
+    """Destination objects, {name, host, port} tables, or NAME=HOST:PORT,... as text."""
+    rows = []
+    for row in (filter(None, value.split(",")) if isinstance(value, str) else value):
+        if isinstance(row, str):
+            name, _, rest = row.partition("=")
+            host, _, number = rest.rpartition(":")
+            row = {"name": name, "host": host, "port": number}
+        if not isinstance(row, Destination):
+            row = Destination(words(row["name"]), words(row["host"]), port(row["port"]))
+        if not row.name or not row.host:
+            raise ValueError
+        rows.append(row)
+    if len({row.name for row in rows}) != len(rows):
+        raise ValueError
+    return tuple(rows)
+
+
+SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "db": words, "host": words, "http": port, "mllp": port, "dicom": port, "device": device, "quiet_period_s": seconds,
+    "outbox": destinations, "mllp_peers": peers, "dicom_peers": peers, "ae_title": words, "automation": switch,
+}
+CURES = {
+    words: "write a text", port: "write a number from 0 to 65535", device: "write auto, cpu or cuda",
+    seconds: "write seconds from 0 to 86400", switch: "write true or false",
+    peers: "write a list of addresses or networks, [\"10.1.2.0/24\"]",
+    destinations: "write tables {name, host, port} with different names, or NAME=HOST:PORT in the environment",
+}
+assert set(SETTINGS) == {f.name for f in fields(Settings)} - {"home"}

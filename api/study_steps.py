@@ -1,0 +1,232 @@
+"""Steps on studies: instances come in, a study is complete, a draft is written."""
+import hashlib
+import io
+import logging
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from api.draft_steps import draft_dict
+from api.order_steps import order_from_record, order_of_study, present, surviving_id
+from api.settings import Settings
+from api.store import Job, Store, Tx, later, now, sync_folder
+from data.errors import ImageError, NotFound, SeriesError, StudyRefused, WetreadError
+from data.records import Draft, Order, Refusal, Study, as_json
+
+log = logging.getLogger("wetread.studies")
+
+PATIENT = {"id": "PatientID", "name": "PatientName", "birth_date": "PatientBirthDate", "sex": "PatientSex"}
+
+
+class StudySteps:
+    store: Store
+    settings: Settings
+    reporter: Any
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    def instance_kept(self, row: dict[str, Any]) -> bool:
+        """Record an instance whose file is durable; True when it is new. See Store.keep_instance for the row."""
+        return self.store.keep_instance(row)
+
+    def complete_study(self, study_id: str, user: str = "") -> None:
+        """Take a study as complete now, without waiting for the quiet period."""
+        with self.store.write() as tx:
+            if not complete(tx, study_id) and tx.one("studies", id=study_id) is None:
+                raise NotFound("there is no study of that StudyInstanceUID; GET /v1/studies lists them")
+            if user:
+                tx.audit(user, "complete", "study", study_id)
+
+    def complete_quiet_study(self, job: Job) -> None:
+        """Job "complete": due when no instance came for the quiet period (each new one puts it off)."""
+        with self.store.effect(job) as tx:
+            complete(tx, job.payload["study_id"])
+
+    # -- draft -------------------------------------------------------------------------------------------------------
+
+    def draft_study(self, job: Job) -> None:
+        """Job "draft": write a draft for one revision of a study; a refusal is a draft too, with its reason."""
+        study_id, revision = job.payload["study_id"], job.payload["revision"]
+        with self.store.read() as tx:
+            row = tx.one("studies", id=study_id)
+            instances = tx.find("instances", study_id=study_id, superseded=False, order=["id"])
+            request = tx.one("orders", id=row["order_id"]) if row and row["order_id"] else None
+        if row is None or row["revision"] != revision:
+            return                              # more instances came; their own job follows
+        order = order_from_record(request["record"]) if request else None
+        draft, masks, reason = self._try_to_draft(study_id, [self.store.home / i["path"] for i in instances], order)
+        if draft is None:
+            with self.store.effect(job) as tx:
+                signed = tx.find("drafts", study_id=study_id, status=["final", "amended"], limit=1, columns=("id",))
+                tx.change("studies", {"id": study_id, "revision": revision}, state="signed" if signed else "no-draft", reason=reason, updated=now())
+            return
+        # the id follows from what was read, so that a second go after a crash writes the same files
+        id = "d" + hashlib.sha256(f"{study_id}:{revision}".encode()).hexdigest()[:16]
+        draft = replace(draft, study=study_id, findings=named_masks(draft, id, self._keep_masks(id, masks)))
+        with self.store.effect(job) as tx:
+            keep_draft(tx, id, study_id, revision, draft)
+
+    def _try_to_draft(self, study_id: str, paths: list[Path], order: Order | None) -> tuple[Draft | None, dict[str, NDArray[np.uint8]], str]:
+        """(draft, masks, "") or (None, {}, code): images that cannot be used are refused in a draft, a failing model gives none."""
+        if self.reporter is None:
+            return None, {}, "no-model"
+        try:
+            return (*self.reporter.draft(self._read(paths), order), "")
+        except StudyRefused as error:
+            return refusal(study_id, error.reason, error), {}, ""
+        except (ImageError, SeriesError) as error:
+            return refusal(study_id, "images-not-readable", error), {}, ""
+        except Exception as error:
+            reason = error.code if isinstance(error, WetreadError) else type(error).__name__
+            log.error("no draft for a study: %s", reason)
+            return None, {}, reason
+
+    @staticmethod
+    def _read(paths: list[Path]) -> Study:
+        from data.dicom import read_study
+
+        return read_study(paths)
+
+    def _keep_masks(self, draft_id: str, masks: dict[str, NDArray[np.uint8]]) -> dict[str, str]:
+        """Write each mask, durably; mask name -> its path below HOME."""
+        folder = self.store.home / "masks" / draft_id
+        paths = {}
+        for name, mask in masks.items():
+            assert re.fullmatch(r"[\w.-]+", name) and not name.startswith("."), "a mask's name is a file name"
+            folder.mkdir(parents=True, exist_ok=True)
+            paths[name] = f"masks/{draft_id}/{name}.npz"
+            body = io.BytesIO()
+            np.savez_compressed(body, mask=mask.astype(np.uint8))
+            with (folder / f"{name}.npz").open("wb") as file:
+                file.write(body.getvalue())
+                file.flush()
+                os.fsync(file.fileno())
+        if paths:
+            for made in (folder, folder.parent, self.store.home):
+                sync_folder(made)
+        return paths
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def studies(self, limit: int = 200) -> list[dict[str, Any]]:
+        """The reading list: most urgent first, then as they came; signed ones last."""
+        with self.store.read() as tx:
+            rows = tx.find("studies", order=["-priority", "arrived", "id"], limit=limit)
+        return [summary(row) for row in sorted(rows, key=lambda row: row["state"] == "signed")]
+
+    def study(self, id: str) -> dict[str, Any]:
+        """One study with series, instances, the draft to show, all drafts, and its order; raises NotFound."""
+        with self.store.read() as tx:
+            row = tx.one("studies", id=id)
+            if row is None:
+                raise NotFound("there is no study of that StudyInstanceUID; GET /v1/studies lists them")
+            instances = tx.find("instances", study_id=id, superseded=False, order=["id"])
+            order = tx.one("orders", id=row["order_id"]) if row["order_id"] else None
+            drafts = [draft_dict(draft) for draft in tx.find("drafts", study_id=id, order=["-revision"])]
+        return {**summary(row), "series": series_of(instances), "order": present(order) if order else None, "drafts": drafts,
+                "draft": next((draft for draft in drafts if draft["id"] == row["draft_id"]), None)}
+
+
+def record_instance(tx: Tx, row: dict[str, Any], quiet_period_s: float) -> bool:
+    study_id, sop_uid = row["StudyInstanceUID"], row["SOPInstanceUID"]
+    if not study_id or not sop_uid:
+        raise ImageError("StudyInstanceUID or SOPInstanceUID is empty; an instance is filed by both")
+    patient = {name: row.get(tag, "") for name, tag in PATIENT.items()}
+    patient["id"] = surviving_id(tx, patient["id"])
+    new_study = tx.add("studies", id=study_id, accession_number=row.get("AccessionNumber", ""), patient_id=patient["id"], patient=patient,
+                       date=row.get("StudyDate", ""), description=row.get("StudyDescription", ""), modality=row.get("Modality", ""),
+                       state="receiving", revision=1, arrived=now(), last_instance=now(), updated=now())
+    study = tx.one("studies", id=study_id, lock=True)
+    assert study is not None
+    header = {name: value for name, value in row.items() if name not in ("sha256", "path", "source")}
+    if not tx.add("instances", sop_uid=sop_uid, sha256=row["sha256"], study_id=study_id, series_uid=row.get("SeriesInstanceUID", ""),
+                  path=str(row["path"]), header=header, source=row.get("source", ""), received=now(), superseded=False):
+        return False
+    for other in tx.find("instances", sop_uid=sop_uid, superseded=False, columns=("id", "sha256")):
+        if other["sha256"] != row["sha256"]:        # sent again with other bytes: the newest is read, the older kept
+            tx.change("instances", {"id": other["id"]}, superseded=True)
+    values: dict[str, Any] = {"last_instance": now(), "updated": now()}
+    if study["state"] != "receiving":
+        values |= {"revision": study["revision"] + 1, "state": "receiving", "reason": ""}
+    if study["order_id"] is None:
+        values["order_id"] = order_of_study(tx, study["accession_number"], study_id, patient["id"])
+    if new_study and values.get("order_id"):
+        values["priority"] = order_priority(tx, values["order_id"])
+    tx.change("studies", {"id": study_id}, **values)
+    tx.enqueue("complete", f"complete:{study_id}", {"study_id": study_id}, not_before=later(quiet_period_s), rearm=True)
+    return True
+
+
+def order_priority(tx: Tx, order_id: str) -> float:
+    """Before the images were read, a study is as urgent as its order: 0.5 for STAT, so that a critical finding still goes first."""
+    order = tx.one("orders", id=order_id)
+    return order["urgency"] / 4 if order else 0.0
+
+
+def complete(tx: Tx, study_id: str) -> bool:
+    study = tx.one("studies", id=study_id, lock=True)
+    if study is None or study["state"] != "receiving":
+        return False
+    tx.change("studies", {"id": study_id}, state="complete", updated=now())
+    tx.enqueue("draft", f"draft:{study_id}:{study['revision']}", {"study_id": study_id, "revision": study["revision"]})
+    return True
+
+
+def keep_draft(tx: Tx, id: str, study_id: str, revision: int, draft: Draft) -> None:
+    """Store a draft of this revision and withdraw older unsigned ones; a signed report stays what is shown."""
+    study = tx.one("studies", id=study_id, lock=True)
+    if study is None or study["revision"] != revision:
+        return                                      # more instances came while it was written
+    tx.insert("drafts", id=id, study_id=study_id, revision=revision, status=draft.status, version=1, record=as_json(draft),
+              created=now(), updated=now())
+    tx.insert("draft_versions", draft_id=id, version=1, status=draft.status, record=as_json(draft), user="", time=now())
+    signed = False
+    for other in tx.find("drafts", study_id=study_id, lock=True):
+        signed |= other["status"] in ("final", "amended")
+        if other["id"] != id and other["status"] in ("draft", "preliminary"):
+            version = other["version"] + 1
+            tx.change("drafts", {"id": other["id"]}, status="cancelled", version=version, updated=now())
+            tx.insert("draft_versions", draft_id=other["id"], version=version, status="cancelled", record=other["record"],
+                      user="", time=now())
+    values: dict[str, Any] = {"priority": max(draft.priority, order_priority(tx, study["order_id"]) if study["order_id"] else 0.0)}
+    values |= {"state": "signed"} if signed else {"state": "refused" if draft.refused else "drafted", "draft_id": id}
+    tx.change("studies", {"id": study_id}, reason=draft.refused.code if draft.refused else "", updated=now(), **values)
+
+
+def refusal(study_id: str, code: str, error: WetreadError) -> Draft:
+    return Draft(study=study_id, status="draft", refused=Refusal(code, str(error)), findings=(), sections={}, sentences=(), model={})
+
+
+def named_masks(draft: Draft, id: str, paths: dict[str, str]) -> tuple[Any, ...]:
+    """The findings, with the path of each mask in place of its name."""
+    return tuple(replace(finding, evidence=tuple(replace(seen, mask=paths.get(seen.mask, "")) for seen in finding.evidence))
+                 for finding in draft.findings)
+
+
+def summary(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("id", "state", "reason", "revision", "priority", "accession_number", "patient", "date", "description",
+                                         "modality", "order_id", "draft_id", "arrived", "last_instance", "updated")}
+
+
+def series_of(instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Series by their number, instances by theirs."""
+    series: dict[str, dict[str, Any]] = {}
+    for row in instances:
+        header = row["header"]
+        one = series.setdefault(row["series_uid"], {"series_uid": row["series_uid"], "modality": header.get("Modality", ""),
+                                                    "description": header.get("SeriesDescription", ""),
+                                                    "number": whole(header.get("SeriesNumber")), "instances": []})
+        one["instances"].append({"sop_uid": row["sop_uid"], "path": row["path"], "number": whole(header.get("InstanceNumber")),
+                                 "position": header.get("ImagePositionPatient", "")})
+    for one in series.values():
+        one["instances"].sort(key=lambda i: (i["number"] is None, i["number"] or 0))
+    return sorted(series.values(), key=lambda s: (s["number"] is None, s["number"] or 0))
+
+
+def whole(text: Any) -> int | None:
+    return int(text) if re.fullmatch(r"-?\d{1,9}", str(text or "").strip()) else None

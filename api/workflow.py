@@ -1,0 +1,22 @@
+"""The desk: every step on orders, studies and drafts, one method each; routes, listeners and jobs call only this."""
+from typing import Any
+
+from api.draft_steps import DraftSteps
+from api.order_steps import OrderSteps
+from api.settings import Settings
+from api.store import Store
+from api.study_steps import StudySteps
+
+
+class Desk(OrderSteps, StudySteps, DraftSteps):
+    """`suggester` has .suggest(order) -> Suggestion, `reporter` .draft(study, order) -> (Draft, masks by name).
+
+    Either may be None, or raise: the order or study then goes on to a person without a suggestion or a draft.
+    Steps by a person are audited here; looks at data are audited by the routes.
+    """
+
+    def __init__(self, store: Store, settings: Settings, suggester: Any = None, reporter: Any = None) -> None:
+        self.store, self.settings = store, settings
+        self.suggester, self.reporter = suggester, reporter
+        self._book: Any = None
+        store.quiet_period_s = settings.quiet_period_s
