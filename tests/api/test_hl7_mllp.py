@@ -1,0 +1,99 @@
+"""The listener: a real socket, a real store; what is acknowledged is kept."""
+import asyncio
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from api.hl7.mllp import Framer, Listener
+from api.settings import read_settings
+from api.store import Store
+
+ORDER = b"MSH|^~\\&|RIS|H|W|R|20261124||ORM^O01|%s|P|2.5.1\rPID|||7||N^N\rORC|NW|P%s\rOBR|1|P%s||X^MRI^L|||||||||headache\r"
+
+
+def frame(raw):
+    return b"\x0b" + raw + b"\x1c\r"
+
+
+def exchange(tmp_path, pieces, wanted):
+    """Send byte pieces over one connection; the answers, and what the store holds."""
+    async def run():
+        settings = read_settings(tmp_path, mllp=0)
+        store = Store.open(settings.db, settings.home)
+        listener = Listener(store, settings)
+        await listener.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+        answers = [await asyncio.wait_for(reader.readuntil(b"\x1c\r"), 20) for _ in range(wanted)]
+        writer.close()
+        await listener.stop()
+        rows = store.messages(limit=5000)
+        store.close()
+        return [answer.strip(b"\x0b\x1c\r").decode("latin-1") for answer in answers], rows
+
+    return asyncio.run(run())
+
+
+def msa(answer):
+    return [*next(line for line in answer.split("\r") if line.startswith("MSA")).split(answer[3]), ""][1:3]
+
+
+def test_an_order_is_kept_with_its_job_and_acknowledged(tmp_path):
+    answers, rows = exchange(tmp_path, [frame(ORDER % (b"C1", b"1", b"1"))], 1)
+    assert msa(answers[0]) == ["AA", "C1"] and [(r["control_id"], r["state"]) for r in rows] == [("C1", "received")]
+
+
+def test_split_and_coalesced_frames_are_answered_in_order(tmp_path):
+    raw = b"".join(frame(ORDER % (b"C%d" % i, b"1", b"1")) for i in range(20))
+    answers, rows = exchange(tmp_path, [raw[i:i + 97] for i in range(0, len(raw), 97)], 20)
+    assert [msa(a)[1] for a in answers] == [f"C{i}" for i in range(20)] and len(rows) == 20
+
+
+def test_the_same_message_again_gets_the_same_answer_and_no_second_row(tmp_path):
+    order = frame(ORDER % (b"C1", b"1", b"1"))
+    answers, rows = exchange(tmp_path, [order, order], 2)
+    assert answers[0] == answers[1] and len(rows) == 1
+
+
+def test_an_order_without_a_question_is_answered_AE_naming_the_field_and_kept(tmp_path):
+    answers, rows = exchange(tmp_path, [frame((ORDER % (b"C9", b"1", b"1")).replace(b"headache", b""))], 1)
+    assert msa(answers[0]) == ["AE", "C9"] and "E101" in answers[0] and "OBR-31" in answers[0]
+    assert rows[0]["state"] == "failed"
+
+
+def test_garbage_is_answered_AR_and_kept(tmp_path):
+    answers, rows = exchange(tmp_path, [b"noise" + frame(b"\xff\x00garbage")], 1)
+    assert msa(answers[0])[0] == "AR" and len(rows) == 1
+
+
+@pytest.mark.parametrize("accept, code", [("AL", "CA"), ("SU", "CA")])
+def test_enhanced_mode_is_answered_in_enhanced_mode(tmp_path, accept, code):
+    raw = (ORDER % (b"C1", b"1", b"1")).replace(b"|P|2.5.1\r", f"|P|2.5.1|||{accept}|NE\r".encode(), 1)
+    assert msa(exchange(tmp_path, [frame(raw)], 1)[0][0]) == [code, "C1"]
+
+
+def test_a_frame_that_never_ends_is_refused_at_the_limit():
+    framer = Framer(most=1000)
+    with pytest.raises(ValueError):
+        for _ in range(20):
+            framer.feed(b"\x0b" + b"x" * 100 if not framer.pending else b"x" * 100)
+
+
+def test_published_messages_get_exactly_one_right_answer_each(tmp_path):
+    path = Path(__file__).parents[3] / "shared/hl7/messages.jsonl"
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    from api.hl7.reader import read_message
+
+    raws = [base64.b64decode(json.loads(line)["message_base64"]) for line in path.read_text().splitlines()]
+    raws = [raw.strip(b"\x0b\x1c\r\n") for raw in raws]
+    asks = [i for i, raw in enumerate(raws) if read_message(raw).get("MSH-15").upper() not in ("NE", "ER", "SU")]
+    answers, _ = exchange(tmp_path, [frame(raws[i]) for i in asks], len(asks))
+    for i, answer in zip(asks, answers, strict=True):
+        header = read_message(raws[i]).segments[0].fields
+        assert msa(answer)[1].encode("latin-1", "replace") == (header[10] if len(header) > 10 else "").encode("latin-1", "replace")
