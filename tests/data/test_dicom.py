@@ -1,0 +1,58 @@
+"""DICOM series become volumes in physical units; what cannot is said."""
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from data.dicom import read_study
+from data.errors import WetreadError
+
+
+def write_slice(path, z, value, series="1.2.3.4", orientation=(1, 0, 0, 0, 1, 0), uid=None):
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, uid or generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    slice_ = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    slice_.SOPClassUID, slice_.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+    slice_.StudyInstanceUID, slice_.SeriesInstanceUID, slice_.Modality = "1.2.3", series, "CT"
+    slice_.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    slice_.ImagePositionPatient, slice_.ImageOrientationPatient = [-8, -8, z], list(orientation)
+    slice_.PixelSpacing, slice_.SliceThickness, slice_.Rows, slice_.Columns = [1, 1], 5, 16, 16
+    slice_.SamplesPerPixel, slice_.PhotometricInterpretation, slice_.PixelRepresentation = 1, "MONOCHROME2", 1
+    slice_.BitsAllocated = slice_.BitsStored = 16
+    slice_.HighBit, slice_.RescaleSlope, slice_.RescaleIntercept = 15, 2, -1000
+    slice_.PixelData = np.full((16, 16), value, np.int16).tobytes()
+    slice_.save_as(path, enforce_file_format=True)
+
+
+def test_slices_are_sorted_by_position_and_in_hounsfield_units(tmp_path):
+    for name, z in (("a", 10), ("b", 0), ("c", 5)):
+        write_slice(tmp_path / name, z, 500 + z)
+    volume = read_study(tmp_path).volumes[0]
+    assert volume.units == "HU" and volume.spacing_mm == pytest.approx((5, 1, 1))
+    assert volume.pixels[:, 8, 8].tolist() == [0, 10, 20]
+
+
+def test_the_same_position_twice_is_one_slice(tmp_path):
+    for name, z in (("a", 0), ("b", 5), ("c", 5), ("d", 10)):
+        write_slice(tmp_path / name, z, 500)
+    assert read_study(tmp_path).volumes[0].pixels.shape[0] == 3
+
+
+def test_bytes_that_are_no_dicom_are_a_coded_error(tmp_path):
+    (tmp_path / "x.dcm").write_bytes(b"nothing of the kind")
+    with pytest.raises(WetreadError, match=r"\[E1"):
+        read_study(tmp_path)
+
+
+def test_a_real_head_ct_with_tilt_and_uneven_gaps_becomes_one_volume():
+    folder = Path(__file__).parents[3] / "shared/imaging/head_ct_dicom"
+    if not folder.exists():
+        pytest.skip(f"{folder} is not there")
+    volume = read_study(folder).volumes[0]
+    notes = " ".join(volume.notes)
+    assert "tilt" in notes and "uneven gaps" in notes and volume.orientation == "axial"
+    assert len(list(folder.glob("*.dcm"))) == 28 and pydicom.dcmread(next(folder.glob("*.dcm"))).Modality == volume.modality
