@@ -92,7 +92,8 @@ class Tx:
 
     def add(self, table: str, **values: Any) -> bool:
         """Insert a row unless one with the same unique key stands there; True when it is new."""
-        return self.connection.execute(self.insertion(table).values(values).on_conflict_do_nothing()).rowcount == 1
+        insert = self.insertion(table).values(values).on_conflict_do_nothing().returning(sa.literal(1))
+        return self.connection.execute(insert).first() is not None
 
     def insertion(self, table: str) -> Any:
         dialect = sqlite if self.connection.dialect.name == "sqlite" else postgresql
