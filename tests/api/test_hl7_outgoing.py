@@ -7,7 +7,8 @@ from api.hl7.outgoing import order_update, report_message
 from api.hl7.reader import read_message
 from data.errors import StateError
 
-ORDER = {"order": {"placer_number": "P1", "filler_number": "F1", "accession_number": "A1", "ordered_exam_code": "CTH", "ordered_exam": "CT head",
+ORDER = {"order": {"placer_number": "P1", "filler_number": "F1", "accession_number": "A1",
+                   "ordered_exam_code": "CTH", "ordered_exam": "CT head",
                    "patient": {"id": "7", "name": "Müller^Erika", "birth_date": "19600101", "sex": "F"}}}
 SUGGESTION = {"ranked": [{"protocol": "CT_HEAD_WO", "probability": 0.91}], "contrast": "none", "urgent": True, "disposition": "review", "question": "",
               "flags": [{"code": "pregnancy", "severity": "stop", "message": "Patient is pregnant", "source": "ACR"}]}
