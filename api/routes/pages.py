@@ -1,0 +1,115 @@
+"""The pages: orders to protocol, studies to read, one study with its draft and images, the audit."""
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse, Response
+
+from api.draft_steps import EDITABLE, SECTIONS, SIGNED
+from api.order_steps import OPEN
+from api.routes.login import Form
+from api.security import Administrator, AnyPerson, Decider, Reader, TheDesk
+from api.views import page
+from data.errors import InputError, NotFound
+
+router = APIRouter(include_in_schema=False)
+
+SHOWN: dict[str, tuple[str, ...]] = {
+    "open": OPEN, "decided": ("accepted", "changed", "rejected"), "cancelled": ("cancelled",),
+}
+STEPS = ("save", "preliminary", "sign", "amend", "cancel")
+LIST_MAX = 200
+
+
+@router.get("/")
+def home() -> Response:
+    return RedirectResponse("/orders", 303)
+
+
+@router.get("/orders")
+def orders(request: Request, desk: TheDesk, person: AnyPerson, show: str = "open") -> Response:
+    """Orders to protocol, most urgent first."""
+    if show not in SHOWN:
+        raise InputError(f"show must be one of {', '.join(SHOWN)}")
+    rows = [row for state in SHOWN[show] for row in desk.orders(state, LIST_MAX)]
+    rows.sort(key=lambda row: (-row["urgency"], row["created"], row["id"]))
+    desk.store.audit(person.name, "list", "orders", show)
+    return page(request, "orders.html", orders=rows[:LIST_MAX], show=show, shown=SHOWN, book=desk.book.protocols, more=len(rows) > LIST_MAX)
+
+
+@router.post("/orders/{id}/decision")
+def decide(id: str, desk: TheDesk, person: Decider, form: Form) -> Response:
+    desk.decide(id, text(form, "action"), text(form, "protocol") or None, text(form, "reason")[:2000], person.name)
+    show = text(form, "show")
+    return RedirectResponse(f"/orders?show={show}" if show in SHOWN else "/orders", 303)
+
+
+@router.get("/studies")
+def studies(request: Request, desk: TheDesk, person: AnyPerson) -> Response:
+    """Studies to read, most urgent first, with what the draft says in short."""
+    rows = desk.studies(LIST_MAX)
+    drafts = {row["id"]: desk.draft(row["draft_id"]) if row["draft_id"] else None for row in rows}
+    desk.store.audit(person.name, "list", "studies", "")
+    return page(request, "studies.html", studies=rows, drafts=drafts)
+
+
+@router.get("/studies/{id}")
+def study(request: Request, id: str, desk: TheDesk, person: AnyPerson, draft: str = "") -> Response:
+    """One study: images beside the draft. `draft` picks another than the one to show."""
+    found = desk.study(id)
+    shown = next((row for row in found["drafts"] if row["id"] == draft), None) if draft else found["draft"]
+    if draft and shown is None:
+        raise NotFound("the study has no draft of that id")
+    desk.store.audit(person.name, "look", "study", id)
+    return page(request, "study.html", study=found, draft=shown, sections=SECTIONS, editable=EDITABLE, signed=SIGNED,
+                masks=masks(shown) if shown else {}, history=desk.draft(shown["id"])["history"] if shown else [],
+                may_sign=person.role in ("radiologist", "local"))
+
+
+@router.post("/drafts/{id}")
+def step(id: str, desk: TheDesk, person: Reader, form: Form) -> Response:
+    """One step on a draft with the text as it stands on the page; a changed text is kept first."""
+    action, version = text(form, "action"), text(form, "version")
+    if action not in STEPS:
+        raise InputError(f"action must be one of {', '.join(STEPS)}")
+    if not version.isascii() or not version.isdigit() or len(version) > 9:
+        raise InputError("version must be the number of the version that was seen; reload the page")
+    before = desk.draft(id)
+    given = {name: text(form, name).replace("\r\n", "\n").strip() for name in SECTIONS if name in form}
+    changed = {name: words for name, words in given.items() if words != before["sections"].get(name, "").strip()}
+    now = int(version)
+    if action == "amend":
+        if not changed:
+            raise InputError("nothing was changed; edit the report before amending it")
+        desk.amend_draft(id, changed, person.name, now)
+    elif action == "cancel":
+        desk.cancel_draft(id, person.name, now)
+    else:
+        if changed:
+            now = desk.edit_draft(id, changed, person.name, now)["version"]
+        if action == "preliminary":
+            desk.make_preliminary(id, person.name, now)
+        elif action == "sign":
+            desk.sign_draft(id, person.name, now)
+    return RedirectResponse(f"/studies/{before['study_id']}?draft={id}", 303)
+
+
+@router.get("/audit")
+def audit(request: Request, desk: TheDesk, person: Administrator) -> Response:
+    rows = desk.store.audit_rows(500)
+    desk.store.audit(person.name, "look", "audit", "")
+    return page(request, "audit.html", rows=rows)
+
+
+def text(form: Any, name: str) -> str:
+    value = form.get(name, "")
+    return value if isinstance(value, str) else ""
+
+
+def masks(draft: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Finding id -> where it is seen: {name, slice, series}; findings without evidence are left out."""
+    found = {}
+    for finding in draft["findings"]:
+        for seen in finding["evidence"][:1]:
+            found[finding["id"]] = {"name": Path(seen["mask"]).stem if seen["mask"] else "", "slice": seen["slice"], "series": seen["series_uid"]}
+    return found
