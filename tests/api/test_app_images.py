@@ -1,0 +1,159 @@
+"""Images by HTTP: sent by upload and STOW-RS, kept before the answer, given back as the viewer needs them."""
+import io
+
+import numpy as np
+import pydicom
+import pytest
+from fastapi.testclient import TestClient
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from api.app import create_app
+from api.images import marks
+from api.settings import Settings
+from api.store import Store
+from api.workflow import Desk
+from data.records import Draft, Finding, ImageEvidence
+from tests.api.web import HERE, audited, refused, work
+
+pytest.importorskip("api.dicom.intake", reason="api/dicom/intake.py is not there yet")
+
+DICOM = {"content-type": "multipart/related; type=\"application/dicom\"; boundary=b"}
+
+
+def ct_slices(volume, study="1.2.3", series="1.2.3.4", spacing=(5.0, 1.0, 1.0), description="head CT"):
+    """A volume of HU (slices, rows, columns) as DICOM files' bytes, axial, as a scanner sends it."""
+    for n, image in enumerate(volume):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid(entropy_srcs=[series, str(n)])
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        row = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+        row.SOPClassUID, row.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        row.StudyInstanceUID, row.SeriesInstanceUID, row.Modality, row.SeriesNumber = study, series, "CT", 1
+        row.PatientID, row.PatientName, row.PatientSex, row.PatientBirthDate = "SIM1", "Simulated^Head", "F", "19600101"
+        row.StudyDescription, row.SeriesDescription, row.StudyDate, row.AccessionNumber = description, description, "20261124", "A1"
+        row.ImageType, row.InstanceNumber = ["ORIGINAL", "PRIMARY", "AXIAL"], n + 1
+        row.ImagePositionPatient, row.ImageOrientationPatient = [-100, -100, n * spacing[0]], [1, 0, 0, 0, 1, 0]
+        row.PixelSpacing, row.SliceThickness, (row.Rows, row.Columns) = list(spacing[1:]), spacing[0], image.shape
+        row.SamplesPerPixel, row.PhotometricInterpretation, row.PixelRepresentation = 1, "MONOCHROME2", 1
+        row.BitsAllocated = row.BitsStored = 16
+        row.HighBit, row.RescaleSlope, row.RescaleIntercept = 15, 1, 0
+        row.PixelData = np.ascontiguousarray(image, "<i2").tobytes()
+        body = io.BytesIO()
+        pydicom.dcmwrite(body, row, enforce_file_format=True)
+        yield body.getvalue()
+
+
+class Marker:
+    """Marks every voxel over 50 HU as the one finding."""
+
+    def draft(self, images, order):
+        pixels = images.volumes[0].pixels
+        finding = Finding("f1", "haemorrhage", "haemorrhage", True, 0.9, evidence=(ImageEvidence(images.volumes[0].series_uid, 1, mask="blood"),))
+        return Draft("", "draft", None, (finding,), {"findings": "Blood."}, (), {}, 0.9), {"blood": (pixels > 50).astype(np.uint8)}
+
+
+@pytest.fixture
+def desk(sqlite_template, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "wetread.db").write_bytes(sqlite_template.read_bytes())
+    store = Store.open("", home, upgrade=False)
+    yield Desk(store, Settings(home=home), None, Marker())
+    store.close()
+
+
+@pytest.fixture
+def client(desk):
+    return TestClient(create_app(desk, desk.settings), base_url=HERE)
+
+
+@pytest.fixture
+def volume():
+    """Three small slices of water, with a bright voxel at a known place."""
+    volume = np.zeros((3, 16, 20), np.int16)
+    volume[:] = np.arange(16)[:, None]
+    volume[1, 4, 15] = 70
+    return volume
+
+
+def related(parts, end=b"--b--\r\n"):
+    return b"".join(b"--b\r\nContent-Type: application/dicom\r\n\r\n" + part + b"\r\n" for part in parts) + end
+
+
+def test_an_upload_is_kept_before_the_answer_and_becomes_a_draft_with_images(client, desk, volume):
+    answer = client.post("/v1/studies", files=[("files", (f"{n}.dcm", data)) for n, data in enumerate(ct_slices(volume))])
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["studies"] == ["1.2.3"] and len(answer.json()["kept"]) == 3 and not answer.json()["failed"]
+    kept = [instance["path"] for series in desk.study("1.2.3")["series"] for instance in series["instances"]]
+    assert len(kept) == 3 and all((desk.store.home / path).is_file() for path in kept)
+    client.post("/v1/studies/1.2.3/complete")
+    work(desk)
+    head = client.get("/v1/studies/1.2.3/series/0").json()
+    assert (head["shape"], head["spacing_mm"], head["units"], head["count"]) == ([3, 16, 20], [5, 1, 1], "HU", 1)
+    assert head["marks"] == {"left": "R", "right": "L", "top": "A", "bottom": "P"}
+    pixels = np.frombuffer(client.get("/v1/studies/1.2.3/series/0/pixels").content, "<i2").reshape(head["shape"])
+    assert (pixels == volume).all()
+    draft = desk.study("1.2.3")["draft"]
+    mask = client.get(f"/v1/drafts/{draft['id']}/masks/blood")
+    assert mask.headers["x-shape"] == "3,16,20"
+    assert (np.frombuffer(mask.content, np.uint8).reshape(3, 16, 20) == (volume > 50)).all()
+    looks = {("local", "look", "images", "1.2.3"), ("local", "look", "draft", draft["id"])}
+    assert {("local", "upload", "study", "1.2.3"), *looks} <= set(audited(desk))
+    refused(client.get("/v1/studies/1.2.3/series/1"), 404, "E110")
+
+
+def test_a_late_slice_shows_at_once(client, desk, volume):
+    files = list(ct_slices(volume))
+    client.post("/v1/studies", files=[("files", ("a", data)) for data in files[:2]])
+    desk.complete_study("1.2.3")
+    work(desk)
+    assert client.get("/v1/studies/1.2.3/series/0").json()["shape"][0] == 2
+    client.post("/v1/studies", files=[("files", ("b", files[2]))])
+    assert client.get("/v1/studies/1.2.3/series/0").json()["shape"][0] == 3
+
+
+def test_an_upload_names_what_was_not_kept_and_keeps_the_rest(client, desk, volume):
+    good = next(ct_slices(volume))
+    answer = client.post("/v1/studies", files=[("files", ("a.dcm", good)), ("files", ("patient_muster.dcm", b"nothing of the kind"))])
+    assert answer.status_code == 201 and len(answer.json()["kept"]) == 1
+    (lost,) = answer.json()["failed"]
+    assert (lost["name"], lost["code"]) == ("file 2", "E106") and "muster" not in answer.text
+    assert client.post("/v1/studies", files=[("files", ("a", b"no"))]).status_code == 422
+    refused(client.post("/v1/studies", data={"x": "y"}), 415, "E109")
+    refused(client.post("/v1/studies", json={}), 415, "E109")
+
+
+def test_stow_answers_each_instance_as_the_standard_says(client, desk, volume):
+    answer = client.post("/dicomweb/studies", content=related(ct_slices(volume)), headers=DICOM)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/dicom+json"
+    assert len(answer.json()["00081199"]["Value"]) == 3 and "00081198" not in answer.json()
+    assert len(desk.study("1.2.3")["series"][0]["instances"]) == 3
+    again = client.post("/dicomweb/studies", content=related([*ct_slices(volume), b"no dicom"]), headers=DICOM)
+    assert again.status_code == 202 and len(again.json()["00081198"]["Value"]) == 1
+    assert len(desk.study("1.2.3")["series"][0]["instances"]) == 3
+    assert client.post("/dicomweb/studies", content=related([b"no dicom"]), headers=DICOM).status_code == 409
+    other = client.post("/dicomweb/studies/1.2.9", content=related(ct_slices(volume)), headers=DICOM)
+    assert other.status_code == 409
+
+
+@pytest.mark.parametrize("body, headers, status", [
+    (b"x", {"content-type": "application/dicom"}, 415), (b"x", {"content-type": "multipart/related"}, 415),
+    (b"x", {"content-type": "multipart/related; type=\"application/dicom+json\"; boundary=b"}, 415),
+    (b"no boundary here", DICOM, 400), (b"--b--\r\n", DICOM, 400), (b"--b\r\nX: " + b"y" * 10_000 + b"\r\n\r\n", DICOM, 400),
+])
+def test_a_body_that_is_no_stow_is_refused_in_words(client, body, headers, status):
+    refused(client.post("/dicomweb/studies", content=body, headers=headers), status, "E109")
+
+
+def test_a_stow_that_breaks_off_is_not_called_kept(client, volume):
+    refused(client.post("/dicomweb/studies", content=related(ct_slices(volume), end=b""), headers=DICOM), 400, "E109")
+
+
+def test_sides_come_from_the_geometry_and_none_is_better_than_a_wrong_one():
+    assert marks(None) == {}
+    turned = np.diag([-1.0, 1, 1, 1])
+    assert marks(turned)["left"] == "L"
+    coronal = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+    assert marks(coronal) == {"left": "R", "right": "L", "top": "H", "bottom": "F"}
