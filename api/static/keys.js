@@ -44,8 +44,9 @@ document.addEventListener("keydown", event => {
 rows.forEach((row, n) => row.addEventListener("pointerdown", () => mark(n, false)));
 // one decision a click: a second press before the answer must not send it again
 document.querySelectorAll("form").forEach(form => form.addEventListener("submit", event => {
-  if (form.dataset.sent) event.preventDefault();
-  form.dataset.sent = "1";
+  const question = event.submitter?.dataset.ask;
+  if (form.dataset.sent || (question && !confirm(question))) event.preventDefault();
+  else form.dataset.sent = "1";
 }));
 addEventListener("pageshow", () => document.querySelectorAll("form").forEach(form => delete form.dataset.sent));
 mark(at, true);

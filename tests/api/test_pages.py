@@ -1,4 +1,5 @@
 """The pages in a real browser, over a real desk with a simulated head CT: what a person sees, and that the keys work."""
+import os
 import shutil
 import threading
 import time
@@ -61,7 +62,7 @@ class WordSuggester:
                       (Evidence("apixaban", order.text.find("apixaban"), order.text.find("apixaban") + 8),)),) if "apixaban" in order.text else ()
         flags += (Flag("pregnancy", "stop", "R3", "ACR-SPR Practice Parameter 2023", "She may be pregnant.", "Ask before the scan."),) \
             if order.facts.pregnant else ()
-        return Suggestion((Ranked(best, 0.86), Ranked("CT_HEAD_W", 0.09)), (best, "CT_HEAD_W"), "none", flags, at >= 0, float(at >= 0),
+        return Suggestion((Ranked(best, 0.86), Ranked("CT_HEAD_WWO", 0.09)), (best, "CT_HEAD_WWO"), "none", flags, at >= 0, float(at >= 0),
                           "review", evidence=(Evidence("fall", at, at + 4),) if at >= 0 else (), model="m", book="b")
 
 
@@ -137,8 +138,6 @@ def picture(page):
 
 def keep(page, name):
     """A screenshot to look at, when WETREAD_SCREENSHOTS names a folder."""
-    import os
-
     if folder := os.environ.get("WETREAD_SCREENSHOTS"):
         page.screenshot(path=Path(folder) / f"{name}.png")
 
@@ -169,6 +168,9 @@ def test_keys_move_accept_and_reject_with_a_reason(page, served):
     with page.expect_navigation():
         page.keyboard.press("a")
     assert (desk.order("P1")["state"], desk.order("P1")["decision"]["user"]) == ("accepted", "local")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.keyboard.press("a")                    # a stop flag: asked first, and the answer was no
+    assert desk.order("P2")["state"] == "suggested"
     page.keyboard.press("r")
     page.keyboard.type("duplicate, jak")        # letters in a field are words, not keys
     with page.expect_navigation():
@@ -182,6 +184,19 @@ def test_keys_move_accept_and_reject_with_a_reason(page, served):
     assert desk.order("P3")["state"] == "changed"
     page.goto("/orders?show=decided")
     assert page.locator(".order").count() == 3 and "Accepted by local" in page.locator("main").inner_text()
+
+
+def test_another_protocol_of_the_set_is_one_click(page, served):
+    desk = served[1]
+    desk.add_order(Order(text="tremor", placer_number="P9"))
+    work(desk)
+    page.goto("/orders")
+    with page.expect_navigation():
+        page.locator(".order", has_text="tremor").get_by_text("take this").click()
+    assert desk.order("P9")["decision"]["protocol"] == "CT_HEAD_WWO"
+    for address in ("/audit", "/docs", "/login"):
+        page.goto(address)
+        keep(page, address.strip("/").replace("/", "-"))
 
 
 def test_the_reading_list_opens_the_most_urgent_study(page):
@@ -243,7 +258,6 @@ def test_a_draft_says_that_it_is_none_until_a_person_signs(page, served):
     page.click(".section.impression summary")
     page.fill(".section.impression textarea", "Acute right subdural haematoma. Called to the ED at 08:10.")
     keep(page, "study-edit")
-    page.once("dialog", lambda dialog: dialog.accept())
     with page.expect_navigation():
         page.click("button[value=sign]")
     keep(page, "study-signed")
