@@ -16,7 +16,7 @@ from api.workflow import Desk
 from data.errors import WetreadError
 
 ABOUT = ("Wetread suggests imaging protocols and drafts reports; a radiologist decides. Not a medical device. "
-         "Beyond loopback send `Authorization: Bearer KEY`.")
+         "Beyond loopback send Authorization: Bearer KEY.")
 ROUTES = (protocols.router, orders.router, studies.router, studies.dicomweb, drafts.router, login.router, pages.router)
 
 

@@ -10,7 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 
-URGENCY = {2: "urgent", 1: "soon", 0: "routine"}
+# codes that the desk keeps as a reason
+WHY = {"no-model": "no model is loaded", "lease lost": "it was tried too often"}
 
 
 def page(request: Request, name: str, status: int = 200, headers: dict[str, str] | None = None, /, **context: Any) -> Response:
@@ -47,6 +48,22 @@ def date(text: str) -> str:
     return f"{text[:4]}-{text[4:6]}-{text[6:8]}" if text[:8].isdigit() and len(text) >= 8 else text
 
 
+def age(years: float) -> str:
+    """Days for a newborn, months for an infant: 0.014 years says nothing to anybody."""
+    if years < 0.25:
+        return f"{years * 365.25:.0f} d"
+    return f"{years * 12:.0f} mo" if years < 2 else f"{years:.0f} y"
+
+
+def by_severity(flags: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(flags, key=lambda flag: ("stop", "warn", "inform").index(flag["severity"]))
+
+
+def sentence(text: str) -> str:
+    """With a full stop, for texts of rules that are written without."""
+    return text if not text or text[-1] in ".!?" else f"{text}."
+
+
 def person_name(text: str) -> str:
     """HL7 XPN or DICOM PN as `Family, Given`."""
     family, _, rest = text.partition("^")
@@ -58,8 +75,8 @@ def highlight(text: str, suggestion: dict[str, Any] | None) -> list[tuple[str, s
     """The order's text as (piece, kind, why): kind stop, warn or inform for what a rule read, match for what the model read, or ""."""
     marks: list[tuple[str, str] | None] = [None] * len(text)
     spans = [("match", "read for the suggestion", seen) for seen in (suggestion or {}).get("evidence", ())]
-    flags = sorted((suggestion or {}).get("flags", ()), key=lambda flag: ("inform", "warn", "stop").index(flag["severity"]))
-    spans += [(flag["severity"], flag["message"], seen) for flag in flags for seen in flag["evidence"]]
+    flags = by_severity((suggestion or {}).get("flags", []))
+    spans += [(flag["severity"], flag["message"], seen) for flag in reversed(flags) for seen in flag["evidence"]]
     for kind, why, seen in spans:       # the most severe last, so that it is what shows
         if not seen["field"] and 0 <= seen["start"] < seen["end"] <= len(text):
             marks[seen["start"]:seen["end"]] = [(kind, why)] * (seen["end"] - seen["start"])
@@ -75,5 +92,6 @@ def highlight(text: str, suggestion: dict[str, Any] | None) -> list[tuple[str, s
 
 TEMPLATES = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined,
                         trim_blocks=True, lstrip_blocks=True)
-TEMPLATES.filters.update(percent=percent, when=when, ago=ago, date=date, person_name=person_name)
-TEMPLATES.globals.update(highlight=highlight, URGENCY=URGENCY)
+TEMPLATES.filters.update(percent=percent, when=when, ago=ago, date=date, person_name=person_name, age=age,
+                         by_severity=by_severity, sentence=sentence)
+TEMPLATES.globals.update(highlight=highlight, WHY=WHY)

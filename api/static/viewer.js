@@ -39,6 +39,7 @@ async function load(n) {
     slice = Math.floor(header.shape[0] / 2);
     if (header.units !== "HU") [level, width] = spread();
     words.hidden = true;
+    document.getElementById("notes").textContent = header.notes.length ? `Not as acquired: ${header.notes.join("; ")}.` : "";
     size();
     await loadMasks();
     const first = findings.find(row => row.dataset.mask && row.dataset.series === header.series_uid) || findings[0];
