@@ -1,4 +1,5 @@
 """The pages: orders to protocol, studies to read, one study with its draft and images, the audit."""
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from api.order_steps import OPEN
 from api.routes.login import Form
 from api.security import Administrator, AnyPerson, Decider, Reader, TheDesk
 from api.views import page
+from api.workflow import Desk
 from data.errors import InputError, NotFound
 
 router = APIRouter(include_in_schema=False)
@@ -29,12 +31,21 @@ def home() -> Response:
 @router.get("/orders")
 def orders(request: Request, desk: TheDesk, person: AnyPerson, show: str = "open") -> Response:
     """Orders to protocol, most urgent first."""
-    if show not in SHOWN:
-        raise InputError(f"show must be one of {', '.join(SHOWN)}")
-    rows = [row for state in SHOWN[show] for row in desk.orders(state, LIST_MAX)]
-    rows.sort(key=lambda row: (-row["urgency"], row["created"], row["id"]))
+    rows = listed(desk, show)
     desk.store.audit(person.name, "list", "orders", show)
-    return page(request, "orders.html", orders=rows[:LIST_MAX], show=show, shown=SHOWN, book=desk.book.protocols, more=len(rows) > LIST_MAX)
+    return page(request, "orders.html", orders=rows[:LIST_MAX], show=show, shown=SHOWN, book=desk.book.protocols, more=len(rows) > LIST_MAX,
+                mark=mark(rows))
+
+
+@router.get("/marks/orders")
+def orders_mark(desk: TheDesk, person: AnyPerson, show: str = "open") -> dict[str, str]:
+    """Changes when the list does. Says nothing of a patient, so it is not audited: pages ask every few seconds."""
+    return {"mark": mark(listed(desk, show))}
+
+
+@router.get("/marks/studies")
+def studies_mark(desk: TheDesk, person: AnyPerson) -> dict[str, str]:
+    return {"mark": mark(desk.studies(LIST_MAX))}
 
 
 @router.post("/orders/{id}/decision")
@@ -50,7 +61,7 @@ def studies(request: Request, desk: TheDesk, person: AnyPerson) -> Response:
     rows = desk.studies(LIST_MAX)
     drafts = {row["id"]: desk.draft(row["draft_id"]) if row["draft_id"] else None for row in rows}
     desk.store.audit(person.name, "list", "studies", "")
-    return page(request, "studies.html", studies=rows, drafts=drafts)
+    return page(request, "studies.html", studies=rows, drafts=drafts, mark=mark(rows))
 
 
 @router.get("/studies/{id}")
@@ -99,6 +110,17 @@ def audit(request: Request, desk: TheDesk, person: Administrator) -> Response:
     rows = desk.store.audit_rows(500)
     desk.store.audit(person.name, "look", "audit", "")
     return page(request, "audit.html", rows=rows)
+
+
+def listed(desk: Desk, show: str) -> list[dict[str, Any]]:
+    if show not in SHOWN:
+        raise InputError(f"show must be one of {', '.join(SHOWN)}")
+    rows = [row for state in SHOWN[show] for row in desk.orders(state, LIST_MAX)]
+    return sorted(rows, key=lambda row: (-row["urgency"], row["created"], row["id"]))
+
+
+def mark(rows: list[dict[str, Any]]) -> str:
+    return hashlib.sha256(repr([(row["id"], row["state"], row["updated"]) for row in rows]).encode()).hexdigest()[:16]
 
 
 def text(form: Any, name: str) -> str:

@@ -199,6 +199,18 @@ def test_another_protocol_of_the_set_is_one_click(page, served):
         keep(page, address.strip("/").replace("/", "-"))
 
 
+def test_an_old_list_says_so_and_the_marked_order_stays_the_one_that_was_read(page, served):
+    desk = served[1]
+    page.goto("/orders")
+    reading = page.locator(".order.at").get_attribute("id")
+    desk.add_order(Order(text="fall down the stairs", placer_number="P10", priority="STAT"))
+    page.wait_for_selector("#changed:not([hidden])", timeout=10_000)
+    assert page.locator(".order", has_text="stairs").count() == 0
+    page.click("#changed a")
+    assert "stairs" in page.locator(".order").first.inner_text()
+    assert page.locator(".order.at").get_attribute("id") == reading
+
+
 def test_the_reading_list_opens_the_most_urgent_study(page):
     page.goto("/studies")
     keep(page, "studies")
