@@ -5,6 +5,7 @@ Beyond loopback every address but OPEN needs an API key or a signed-in person.
 """
 import hashlib
 import hmac
+import re
 import secrets
 import threading
 import time
@@ -34,7 +35,7 @@ LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 BODY_MAX_BYTES = 1 << 20
 UPLOAD_MAX_BYTES = 2 << 30
-UPLOADS = ("/v1/studies", "/dicomweb/studies")
+UPLOADS = re.compile(r"/v1/studies$|/dicomweb/studies(/[^/]*)?$")
 PASSWORD_MAX = 1024         # characters; argon2 reads them all
 TRIES_MAX, TRIES_WAIT_S = 5, 60.0
 
@@ -155,7 +156,7 @@ class Gate:
             await send(message)
 
         try:
-            limit = UPLOAD_MAX_BYTES if scope["path"] in UPLOADS else BODY_MAX_BYTES
+            limit = UPLOAD_MAX_BYTES if UPLOADS.match(scope["path"]) else BODY_MAX_BYTES
             refused = await self.refusal(request, limit)
             if refused is not None:
                 await refused(scope, receive, send_with_headers)
@@ -170,6 +171,8 @@ class Gate:
         """The answer that ends a request here, or None; sets request.state.person."""
         try:
             check_origin(request, self.settings)
+            if any(character < " " for character in request.scope["path"]):
+                raise HttpError(400, InputError("the address holds a control character; send it without"))
             declared = request.headers.get("content-length", "0")
             if not (declared.isascii() and declared.isdigit()) or len(declared) > 18 or int(declared) > limit:
                 raise HttpError(413, too_large(limit))

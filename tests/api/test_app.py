@@ -110,6 +110,7 @@ def test_what_is_not_there_is_404(client):
     refused(client.post("/v1/studies/none/complete"), 404, "E110")
     refused(client.post("/v1/drafts/none/sign", json={"version": 1}), 404, "E110")
     refused(client.delete("/v1/orders"), 405, "E109")
+    refused(client.get("/v1/orders/a%00b"), 400, "E109")
 
 
 # -- studies and drafts ----------------------------------------------------------------------------------------------

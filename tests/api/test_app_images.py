@@ -122,6 +122,7 @@ def test_an_upload_names_what_was_not_kept_and_keeps_the_rest(client, desk, volu
     assert client.post("/v1/studies", files=[("files", ("a", b"no"))]).status_code == 422
     refused(client.post("/v1/studies", data={"x": "y"}), 415, "E109")
     refused(client.post("/v1/studies", json={}), 415, "E109")
+    refused(client.post("/v1/studies", content=b"x", headers={"content-type": "multipart/form-data; boundary=b"}), 400, "E109")
 
 
 def test_stow_answers_each_instance_as_the_standard_says(client, desk, volume):
@@ -136,6 +137,8 @@ def test_stow_answers_each_instance_as_the_standard_says(client, desk, volume):
     assert client.post("/dicomweb/studies", content=related([b"no dicom"]), headers=DICOM).status_code == 409
     other = client.post("/dicomweb/studies/1.2.9", content=related(ct_slices(volume)), headers=DICOM)
     assert other.status_code == 409
+    big = np.zeros((1, 800, 800), np.int16)         # larger than a JSON body may be
+    assert client.post("/dicomweb/studies/1.2.9", content=related(ct_slices(big, study="1.2.9")), headers=DICOM).status_code == 200
 
 
 @pytest.mark.parametrize("body, headers, status", [
