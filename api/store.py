@@ -303,7 +303,7 @@ class Store:
             tx.enqueue(row["kind"], row["key"], row["payload"], rearm=True)
             if row["kind"] in GIVEN_UP:
                 table, key, state = GIVEN_UP[row["kind"]]
-                tx.change(table, {"id": row["payload"][key], "state": state}, state=WAITING[row["kind"]][0], reason="")
+                tx.change(table, {"id": row_id(table, row["payload"][key]), "state": state}, state=WAITING[row["kind"]][0], reason="")
 
     def wake(self) -> None:
         with self._work:
@@ -573,8 +573,12 @@ def conditions(table: sa.Table, equal: dict[str, Any]) -> list[Any]:
 def give_up(tx: Tx, kind: str, payload: dict[str, Any], reason: str) -> None:
     if kind in GIVEN_UP:
         table, key, state = GIVEN_UP[kind]
-        id = payload.get(key)
-        tx.change(table, {"id": int(id) if table in ("messages", "outbox") else id, "state": WAITING[kind]}, state=state, reason=reason)
+        tx.change(table, {"id": row_id(table, payload.get(key)), "state": WAITING[kind]}, state=state, reason=reason)
+
+
+def row_id(table: str, id: Any) -> Any:
+    """Payloads carry ids as text; PostgreSQL compares a number only with a number."""
+    return int(id) if table in ("messages", "outbox") else id
 
 
 def parse(url: str, home: Path) -> URL:
