@@ -1,12 +1,9 @@
 """Images by HTTP: sent by upload and STOW-RS, kept before the answer, given back as the viewer needs them."""
-import io
+from importlib.util import find_spec
 
 import numpy as np
-import pydicom
 import pytest
 from fastapi.testclient import TestClient
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from api.app import create_app
 from api.images import marks
@@ -14,34 +11,10 @@ from api.settings import Settings
 from api.store import Store
 from api.workflow import Desk
 from data.records import Draft, Finding, ImageEvidence
-from tests.api.web import HERE, audited, refused, work
+from tests.api.web import HERE, audited, ct_slices, keep_file, refused, work
 
-pytest.importorskip("api.dicom.intake", reason="api/dicom/intake.py is not there yet")
-
+needs_intake = pytest.mark.skipif(find_spec("api.dicom.intake") is None, reason="api/dicom/intake.py is not there yet")
 DICOM = {"content-type": "multipart/related; type=\"application/dicom\"; boundary=b"}
-
-
-def ct_slices(volume, study="1.2.3", series="1.2.3.4", spacing=(5.0, 1.0, 1.0), description="head CT"):
-    """A volume of HU (slices, rows, columns) as DICOM files' bytes, axial, as a scanner sends it."""
-    for n, image in enumerate(volume):
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid(entropy_srcs=[series, str(n)])
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        row = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-        row.SOPClassUID, row.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-        row.StudyInstanceUID, row.SeriesInstanceUID, row.Modality, row.SeriesNumber = study, series, "CT", 1
-        row.PatientID, row.PatientName, row.PatientSex, row.PatientBirthDate = "SIM1", "Simulated^Head", "F", "19600101"
-        row.StudyDescription, row.SeriesDescription, row.StudyDate, row.AccessionNumber = description, description, "20261124", "A1"
-        row.ImageType, row.InstanceNumber = ["ORIGINAL", "PRIMARY", "AXIAL"], n + 1
-        row.ImagePositionPatient, row.ImageOrientationPatient = [-100, -100, n * spacing[0]], [1, 0, 0, 0, 1, 0]
-        row.PixelSpacing, row.SliceThickness, (row.Rows, row.Columns) = list(spacing[1:]), spacing[0], image.shape
-        row.SamplesPerPixel, row.PhotometricInterpretation, row.PixelRepresentation = 1, "MONOCHROME2", 1
-        row.BitsAllocated = row.BitsStored = 16
-        row.HighBit, row.RescaleSlope, row.RescaleIntercept = 15, 1, 0
-        row.PixelData = np.ascontiguousarray(image, "<i2").tobytes()
-        body = io.BytesIO()
-        pydicom.dcmwrite(body, row, enforce_file_format=True)
-        yield body.getvalue()
 
 
 class Marker:
@@ -81,12 +54,19 @@ def related(parts, end=b"--b--\r\n"):
     return b"".join(b"--b\r\nContent-Type: application/dicom\r\n\r\n" + part + b"\r\n" for part in parts) + end
 
 
-def test_an_upload_is_kept_before_the_answer_and_becomes_a_draft_with_images(client, desk, volume):
+@needs_intake
+def test_an_upload_is_kept_before_the_answer(client, desk, volume):
     answer = client.post("/v1/studies", files=[("files", (f"{n}.dcm", data)) for n, data in enumerate(ct_slices(volume))])
     assert answer.status_code == 201, answer.text
     assert answer.json()["studies"] == ["1.2.3"] and len(answer.json()["kept"]) == 3 and not answer.json()["failed"]
     kept = [instance["path"] for series in desk.study("1.2.3")["series"] for instance in series["instances"]]
     assert len(kept) == 3 and all((desk.store.home / path).is_file() for path in kept)
+    assert ("local", "upload", "study", "1.2.3") in audited(desk)
+
+
+def test_pixels_and_masks_come_back_voxel_for_voxel_and_each_look_is_audited(client, desk, volume):
+    for data in ct_slices(volume):
+        keep_file(desk, data)
     client.post("/v1/studies/1.2.3/complete")
     work(desk)
     head = client.get("/v1/studies/1.2.3/series/0").json()
@@ -98,21 +78,22 @@ def test_an_upload_is_kept_before_the_answer_and_becomes_a_draft_with_images(cli
     mask = client.get(f"/v1/drafts/{draft['id']}/masks/blood")
     assert mask.headers["x-shape"] == "3,16,20"
     assert (np.frombuffer(mask.content, np.uint8).reshape(3, 16, 20) == (volume > 50)).all()
-    looks = {("local", "look", "images", "1.2.3"), ("local", "look", "draft", draft["id"])}
-    assert {("local", "upload", "study", "1.2.3"), *looks} <= set(audited(desk))
+    assert {("local", "look", "images", "1.2.3"), ("local", "look", "draft", draft["id"])} <= set(audited(desk))
     refused(client.get("/v1/studies/1.2.3/series/1"), 404, "E110")
 
 
 def test_a_late_slice_shows_at_once(client, desk, volume):
     files = list(ct_slices(volume))
-    client.post("/v1/studies", files=[("files", ("a", data)) for data in files[:2]])
+    for data in files[:2]:
+        keep_file(desk, data)
     desk.complete_study("1.2.3")
     work(desk)
     assert client.get("/v1/studies/1.2.3/series/0").json()["shape"][0] == 2
-    client.post("/v1/studies", files=[("files", ("b", files[2]))])
+    keep_file(desk, files[2])
     assert client.get("/v1/studies/1.2.3/series/0").json()["shape"][0] == 3
 
 
+@needs_intake
 def test_an_upload_names_what_was_not_kept_and_keeps_the_rest(client, desk, volume):
     good = next(ct_slices(volume))
     answer = client.post("/v1/studies", files=[("files", ("a.dcm", good)), ("files", ("patient_muster.dcm", b"nothing of the kind"))])
@@ -125,6 +106,7 @@ def test_an_upload_names_what_was_not_kept_and_keeps_the_rest(client, desk, volu
     refused(client.post("/v1/studies", content=b"x", headers={"content-type": "multipart/form-data; boundary=b"}), 400, "E109")
 
 
+@needs_intake
 def test_stow_answers_each_instance_as_the_standard_says(client, desk, volume):
     answer = client.post("/dicomweb/studies", content=related(ct_slices(volume)), headers=DICOM)
     assert answer.status_code == 200, answer.text
@@ -150,6 +132,7 @@ def test_a_body_that_is_no_stow_is_refused_in_words(client, body, headers, statu
     refused(client.post("/dicomweb/studies", content=body, headers=headers), status, "E109")
 
 
+@needs_intake
 def test_a_stow_that_breaks_off_is_not_called_kept(client, volume):
     refused(client.post("/dicomweb/studies", content=related(ct_slices(volume), end=b""), headers=DICOM), 400, "E109")
 

@@ -15,9 +15,8 @@ from api.store import Store
 from api.workflow import Desk
 from data.records import Draft, Evidence, Facts, Finding, Flag, ImageEvidence, Order, Patient, Ranked, Sentence, Suggestion
 from data.simulator import simulate_head_ct
-from tests.api.web import work
+from tests.api.web import ct_slices, keep_file, work
 
-intake = pytest.importorskip("api.dicom.intake", reason="api/dicom/intake.py is not there yet")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make setup)")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
@@ -69,8 +68,6 @@ class WordSuggester:
 @pytest.fixture(scope="module")
 def served(sqlite_template, tmp_path_factory):
     """(address, desk): the service on a port of its own, with four orders and one study."""
-    from tests.api.test_app_images import ct_slices
-
     home = tmp_path_factory.mktemp("pages")
     shutil.copy(sqlite_template, home / "wetread.db")
     simulated = simulate_head_ct(3, "subdural", rows=128)
@@ -89,7 +86,7 @@ def served(sqlite_template, tmp_path_factory):
         desk.add_order(order)
     volume = np.clip(np.rint(simulated.volume.pixels), -1024, 3071).astype(np.int16)
     for data in ct_slices(volume, STUDY, f"{STUDY}.1", simulated.volume.spacing_mm, "CT head (simulated)"):
-        intake.keep_instance(desk, data, "test")
+        keep_file(desk, data)
     desk.complete_study(STUDY)
     work(desk)
     server = uvicorn.Server(uvicorn.Config(create_app(desk, settings), port=0, log_level="warning"))

@@ -1,8 +1,16 @@
 """A small desk for the tests of the HTTP service: deterministic suggester and reporter, and the store's own jobs."""
+import hashlib
+import io
 import itertools
+
+import numpy as np
+import pydicom
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from api.jobs import Worker
 from api.workflow import Desk
+from data.dicom import instance_header
 from data.errors import ModelError
 from data.records import Draft, Evidence, Finding, Flag, Ranked, Sentence, Suggestion
 
@@ -71,3 +79,33 @@ def refused(answer, status, code, *words):
     assert "Traceback" not in answer.text
     for word in words:
         assert word in body["detail"]
+
+
+def ct_slices(volume, study="1.2.3", series="1.2.3.4", spacing=(5.0, 1.0, 1.0), description="head CT"):
+    """A volume of HU (slices, rows, columns) as DICOM files' bytes, axial, as a scanner sends it."""
+    for n, image in enumerate(volume):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid(entropy_srcs=[series, str(n)])
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        row = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+        row.SOPClassUID, row.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        row.StudyInstanceUID, row.SeriesInstanceUID, row.Modality, row.SeriesNumber = study, series, "CT", 1
+        row.PatientID, row.PatientName, row.PatientSex, row.PatientBirthDate = "SIM1", "Simulated^Head", "F", "19600101"
+        row.StudyDescription, row.SeriesDescription, row.StudyDate, row.AccessionNumber = description, description, "20261124", "A1"
+        row.ImageType, row.InstanceNumber = ["ORIGINAL", "PRIMARY", "AXIAL"], n + 1
+        row.ImagePositionPatient, row.ImageOrientationPatient = [-100, -100, n * spacing[0]], [1, 0, 0, 0, 1, 0]
+        row.PixelSpacing, row.SliceThickness, (row.Rows, row.Columns) = list(spacing[1:]), spacing[0], image.shape
+        row.SamplesPerPixel, row.PhotometricInterpretation, row.PixelRepresentation = 1, "MONOCHROME2", 1
+        row.BitsAllocated = row.BitsStored = 16
+        row.HighBit, row.RescaleSlope, row.RescaleIntercept = 15, 1, 0
+        row.PixelData = np.ascontiguousarray(image, "<i2").tobytes()
+        body = io.BytesIO()
+        pydicom.dcmwrite(body, row, enforce_file_format=True)
+        yield body.getvalue()
+
+
+def keep_file(desk, data):
+    """One instance into the desk's home and the desk, without a way in from outside."""
+    digest = hashlib.sha256(data).hexdigest()
+    (desk.store.home / f"{digest}.dcm").write_bytes(data)
+    desk.instance_kept({**instance_header(data), "sha256": digest, "path": f"{digest}.dcm", "source": "test"})
