@@ -2,6 +2,7 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -12,7 +13,13 @@ from data.errors import InputError, WetreadError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Protocol suggestions and draft reports for neuroradiology. Not a medical device.")
 
+db_app = typer.Typer(no_args_is_help=True, help="The store's schema.")
+app.add_typer(db_app, name="db")
+
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+Home = Annotated[Path, typer.Option(envvar="WETREAD_HOME", help="Folder that holds all Wetread keeps.")]
+HOME = Path("wetread-home")
+Database = Annotated[str | None, typer.Option("--db", help="postgresql://… instead of the SQLite file in HOME.")]
 Out = Annotated[Path | None, typer.Option(help="File or folder to write to.")]
 
 
@@ -23,6 +30,41 @@ def main() -> None:
     except WetreadError as error:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
+
+
+@app.command()
+def serve(
+    home: Home = HOME,
+    host: Annotated[str, typer.Option(help="Address to bind; beyond loopback keys and peers are checked.")] = "127.0.0.1",
+    http: int = 8080,
+    mllp: int = 2575,
+    dicom: int = 11112,
+    db: Database = None,
+    device: Device = "auto",
+    outbox: Annotated[list[str] | None, typer.Option(help="NAME=HOST:PORT, an MLLP receiver of results; repeatable.")] = None,
+) -> None:
+    """Listen for orders, images and people until stopped."""
+    from api.server import run
+    from api.settings import read_settings
+
+    run(read_settings(home, host=host, http=http, mllp=mllp, dicom=dicom, device=device,
+                      **({"db": db} if db else {}), **({"outbox": destinations(outbox)} if outbox else {})))
+
+
+@app.command()
+def demo(
+    home: Annotated[Path | None, typer.Option(help="Default: a new folder under the system's temporary folder.")] = None,
+    http: int = 8080,
+    mllp: int = 2575,
+    dicom: int = 11112,
+    device: Device = "auto",
+    seed: int = 1,
+    leave: Annotated[bool, typer.Option("--leave", help="Stop when the morning has been read, instead of serving on.")] = False,
+) -> None:
+    """Serve, and feed it a simulated morning: 20 orders over MLLP, 3 head CTs over DICOM."""
+    from api.demo import run_demo
+
+    run_demo(home, http=http, mllp=mllp, dicom=dicom, device=device, seed=seed, leave=leave)
 
 
 @app.command()
@@ -81,9 +123,142 @@ def evaluate(
     print(json.dumps(figures, indent=2))
 
 
+@app.command()
+def simulate(
+    what: Annotated[str, typer.Argument(help="orders or studies")],
+    out: Annotated[Path, typer.Option(help="A JSONL file (orders) or a folder (studies).")],
+    n: Annotated[int, typer.Option("-n", help="How many.")] = 10,
+    seed: int = 1,
+) -> None:
+    """Make seeded material with the truth known."""
+    if n < 1:
+        wrong_use("-n must be 1 or more")
+    if what == "orders":
+        from data.simulated_orders import simulate_orders
+
+        write_lines(simulate_orders(n, seed), out)
+    elif what == "studies":
+        from api.demo import simulated_study
+
+        for i in progress(range(n), "studies"):
+            simulated_study(seed + i, out / f"study_{seed + i:04d}")
+    else:
+        wrong_use(f"'{what}' cannot be simulated; say orders or studies")
+
+
+@app.command()
+def send(
+    paths: Annotated[list[Path], typer.Argument(help="HL7 files, JSONL with message_base64, DICOM files or folders.")],
+    mllp: Annotated[str | None, typer.Option(help="HOST:PORT of an MLLP listener.")] = None,
+    dicom: Annotated[str | None, typer.Option(help="HOST:PORT of a DICOM storage SCP.")] = None,
+) -> None:
+    """Send HL7 messages or DICOM files and print what was answered."""
+    if (mllp is None) == (dicom is None):
+        wrong_use("give --mllp HOST:PORT or --dicom HOST:PORT, one of the two")
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path} does not exist; give a file or folder that does")
+    if mllp:
+        from api.hl7.client import send_files
+
+        answers = send_files(*address(mllp), paths)
+    else:
+        from api.dicom.client import send_dicom
+
+        answers = send_dicom(*address(dicom or ""), paths)
+    bad = 0
+    for answer in answers:
+        print(json.dumps(answer))
+        bad += not answer["ok"]
+    raise typer.Exit(1 if bad else 0)
+
+
+@db_app.command("upgrade")
+def db_upgrade(home: Home = HOME, db: Database = None) -> None:
+    """Bring the store's schema up to this version."""
+    from api.settings import read_settings
+    from api.store import Store
+
+    settings = read_settings(home, **({"db": db} if db else {}))
+    Store.open(settings.db, settings.home, upgrade=True).close()
+    print("schema is up to date")
+
+
+@app.command()
+def doctor(
+    home: Home = HOME,
+    http: int = 8080,
+    mllp: int = 2575,
+    dicom: int = 11112,
+    db: Database = None,
+) -> None:
+    """Say in words what keeps Wetread from working here."""
+    from api.doctor import examine
+
+    checks = examine(home, db, {"HTTP": http, "MLLP": mllp, "DICOM": dicom})
+    for check in checks:
+        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.words}")
+    raise typer.Exit(0 if all(check.ok for check in checks) else 1)
+
+
+@app.command("user")
+def add_user(
+    name: str,
+    home: Home = HOME,
+    db: Database = None,
+    role: Annotated[str, typer.Option(help="radiologist, technologist or administrator")] = "radiologist",
+    password: Annotated[str, typer.Option(prompt=True, confirmation_prompt=True, hide_input=True, envvar="WETREAD_PASSWORD")] = "",
+) -> None:
+    """Add a person who may sign in."""
+    from api.security import hash_password
+    from api.settings import read_settings
+    from api.store import Store
+
+    settings = read_settings(home, **({"db": db} if db else {}))
+    store = Store.open(settings.db, settings.home)
+    store.add_user(name, hash_password(password), role)
+    store.close()
+    print(f"{name} may sign in as {role}")
+
+
+@app.command("key")
+def add_key(name: str, home: Home = HOME, db: Database = None) -> None:
+    """Make an API key for a system; it is shown once."""
+    from api.security import new_api_key
+    from api.settings import read_settings
+    from api.store import Store
+
+    settings = read_settings(home, **({"db": db} if db else {}))
+    store = Store.open(settings.db, settings.home)
+    key, key_hash = new_api_key()
+    store.add_api_key(name, key_hash)
+    store.close()
+    print(key)
+
+
 def wrong_use(message: str) -> NoReturn:
     print(message, file=sys.stderr)
     raise SystemExit(2)
+
+
+def address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        wrong_use(f"'{text}' is no HOST:PORT")
+    return host, int(port)
+
+
+def destinations(texts: list[str]) -> tuple[Any, ...]:
+    """NAME=HOST:PORT rows to outbox destinations."""
+    from api.settings import Destination
+
+    rows = []
+    for text in texts:
+        name, _, rest = text.partition("=")
+        if not name or not rest:
+            wrong_use(f"--outbox takes NAME=HOST:PORT, not '{text}'")
+        rows.append(Destination(name, *address(rest)))
+    return tuple(rows)
 
 
 def device_name(device: str) -> str:
@@ -122,6 +297,20 @@ def write_lines(rows: Any, out: Path | None) -> None:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     os.replace(partial, out)
+
+
+def progress(items: Any, label: str) -> Iterator[Any]:
+    """A rich bar on a terminal, JSON lines elsewhere."""
+    total = len(items)
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import track
+
+        yield from track(items, description=label, console=Console(stderr=True), total=total)
+        return
+    for i, item in enumerate(items, 1):
+        yield item
+        print(json.dumps({"done": i, "of": total, "what": label}), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

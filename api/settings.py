@@ -69,6 +69,12 @@ def read_settings(home: Path | str, environ: Mapping[str, str] | None = None, **
     return Settings(home, **values)
 
 
+def may_speak(peer: str, peers: tuple[str, ...]) -> bool:
+    """Loopback always may; others when an address or network of the allow-list holds them."""
+    address = ipaddress.ip_address(peer)
+    return address.is_loopback or any(address in ipaddress.ip_network(row, strict=False) for row in peers)
+
+
 def from_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))

@@ -1,12 +1,11 @@
 """Our MLLP listener: frames in, each stored before it is acknowledged. Source: HL7 Transport Specification: MLLP, Release 1."""
 import asyncio
-import ipaddress
 import logging
 import socket
 from datetime import datetime
 
 from api.hl7.acknowledge import receive, refuse
-from api.settings import Settings
+from api.settings import Settings, may_speak
 from api.store import Store
 from data.errors import StoreError
 
@@ -79,18 +78,13 @@ class Listener:
         while self._open:
             await asyncio.sleep(0.01)
 
-    def allowed(self, peer: str) -> bool:
-        """Loopback always; others only when their address or network is on the list."""
-        address = ipaddress.ip_address(peer)
-        return address.is_loopback or any(address in ipaddress.ip_network(row, strict=False) for row in self.peers)
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = str(writer.get_extra_info("peername")[0])
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         framer = Framer()
         self._open.add(writer)
         try:
-            if not self.allowed(peer):
+            if not may_speak(peer, self.peers):
                 log.warning("E112 MLLP peer %s is not on the allow-list; add it to mllp_peers", peer)
                 return
             while True:

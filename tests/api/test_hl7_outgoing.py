@@ -10,7 +10,8 @@ from data.errors import StateError
 ORDER = {"order": {"placer_number": "P1", "filler_number": "F1", "accession_number": "A1",
                    "ordered_exam_code": "CTH", "ordered_exam": "CT head",
                    "patient": {"id": "7", "name": "Müller^Erika", "birth_date": "19600101", "sex": "F"}}}
-SUGGESTION = {"ranked": [{"protocol": "CT_HEAD_WO", "probability": 0.91}], "contrast": "none", "urgent": True, "disposition": "review", "question": "",
+SUGGESTION = {"ranked": [{"protocol": "CT_HEAD_WO", "probability": 0.91}], "contrast": "none", "urgent": True,
+              "disposition": "review", "question": "",
               "flags": [{"code": "pregnancy", "severity": "stop", "message": "Patient is pregnant", "source": "ACR"}]}
 NOW = "2026-11-24T08:00:00.000Z"
 

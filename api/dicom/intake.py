@@ -1,0 +1,68 @@
+"""One way in for every DICOM instance: bytes durable in a file, then its row, then the answer."""
+import contextlib
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from api.study_steps import sync_folder
+from api.workflow import Desk
+from data.dicom import instance_header
+from data.errors import ImageError, StoreError
+
+MAX_BYTES = 512 * 2**20
+REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+
+
+@dataclass(frozen=True)
+class Kept:
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+    sop_class_uid: str
+    sha256: str
+    new: bool               # False for a second copy of the same bytes
+
+
+def keep_instance(desk: Desk, data: bytes, source: str) -> Kept:
+    """Keep one instance durably under HOME/dicom and record it; `source` says who sent it.
+
+    Raises: ImageError for what is no usable DICOM (its bytes are kept under HOME/refused), StoreError when nothing can be written.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"the instance has {len(data)} bytes, at most {MAX_BYTES} are taken; send multi-frame objects in parts")
+    try:
+        header = instance_header(data)
+        missing = [name for name in REQUIRED if not header.get(name)]
+        if missing:
+            raise ImageError(f"{', '.join(missing)} is empty; send an instance with all four UIDs")
+    except ImageError:
+        write_durably(desk.settings.home, Path("refused") / f"{digest}.dcm", data)
+        raise
+    path = Path("dicom") / digest[:2] / f"{digest}.dcm"
+    write_durably(desk.settings.home, path, data)
+    new = desk.instance_kept({**header, "sha256": digest, "path": str(path), "source": source})
+    return Kept(header["StudyInstanceUID"], header["SeriesInstanceUID"], header["SOPInstanceUID"], header["SOPClassUID"], digest, new)
+
+
+def write_durably(home: Path, path: Path, data: bytes) -> None:
+    """Write HOME/path so that it outlives a power cut: the file, its name in the folder, and new folders in theirs."""
+    whole = home / path
+    if whole.exists() and whole.stat().st_size == len(data):
+        return              # named by its content: the same bytes are there and durable
+    partial = whole.with_name(f"{whole.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
+    try:
+        made = [folder for folder in (whole.parent, *whole.parent.parents) if not folder.exists()]
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, whole)
+        for folder in (whole.parent, *(folder.parent for folder in made)):
+            sync_folder(folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise StoreError(f"{whole.parent} cannot be written ({error.strerror}); make room or give it to the user {os.getuid()}") from None

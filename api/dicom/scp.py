@@ -1,0 +1,83 @@
+"""DICOM Storage and Verification SCP: an instance is durable before its status is 0x0000."""
+import logging
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.uid import AllTransferSyntaxes
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]   # made at import time
+
+from api.dicom.intake import keep_instance
+from api.settings import Settings, may_speak
+from api.workflow import Desk
+from data.errors import ImageError, StoreError, WetreadError
+
+log = logging.getLogger("wetread.dicom")
+# PS3.4 annex B.2.3 and PS3.7 annex C
+SUCCESS, NOT_AUTHORIZED, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0x0124, 0xA700, 0xC000
+ASSOCIATIONS_MAX = 25
+PDU_MAX_BYTES = 131072
+IDLE_S = 60
+
+
+class DicomServer:
+    """Listens from start() to stop(), in threads of its own; `port` is the real one when settings ask for 0."""
+
+    def __init__(self, desk: Desk, settings: Settings) -> None:
+        self.desk, self.settings, self.port = desk, settings, settings.dicom
+        self.server: Any = None
+
+    def start(self) -> None:
+        ae = AE(ae_title=self.settings.ae_title)
+        ae.maximum_associations = ASSOCIATIONS_MAX
+        ae.maximum_pdu_size = PDU_MAX_BYTES
+        ae.network_timeout = IDLE_S
+        syntaxes = list(dict.fromkeys([*ALL_TRANSFER_SYNTAXES, *AllTransferSyntaxes]))
+        for context in AllStoragePresentationContexts:
+            ae.add_supported_context(context.abstract_syntax, syntaxes)
+        ae.add_supported_context(Verification)
+        try:
+            self.server = ae.start_server((self.settings.host, self.settings.dicom), block=False,
+                                          evt_handlers=[(evt.EVT_C_STORE, self.store), (evt.EVT_C_ECHO, self.echo)])
+        except OSError as error:
+            raise StoreError(f"DICOM port {self.settings.dicom} on {self.settings.host} cannot be opened ({error.strerror}); "
+                             "stop what listens there or choose another with --dicom") from None
+        self.port = self.server.server_address[1]
+
+    def stop(self) -> None:
+        if self.server is not None:
+            self.server.shutdown()
+            self.server = None
+
+    def echo(self, event: Any) -> int:
+        return SUCCESS if self.peer_allowed(event) else NOT_AUTHORIZED
+
+    def store(self, event: Any) -> int | Dataset:
+        if not self.peer_allowed(event):
+            return status(NOT_AUTHORIZED, "[E112] this peer is not in dicom_peers")
+        source = f"dicom:{event.assoc.requestor.ae_title.strip()}@{event.assoc.requestor.address}"
+        try:
+            keep_instance(self.desk, event.encoded_dataset(), source)
+        except StoreError as error:
+            log.error("instance not kept: %s", error.code)
+            return status(OUT_OF_RESOURCES, str(error))
+        except ImageError as error:
+            log.warning("instance refused: %s", error.code)
+            return status(CANNOT_UNDERSTAND, str(error))
+        except WetreadError as error:
+            log.warning("instance refused: %s", error.code)
+            return status(CANNOT_UNDERSTAND, str(error))
+        except Exception as error:      # a peer gets a status, never a closed socket; the words of an unknown error may hold patient data
+            log.error("instance not kept: %s", type(error).__name__)
+            return status(OUT_OF_RESOURCES, "[E100] not kept; see the log")
+        return SUCCESS
+
+    def peer_allowed(self, event: Any) -> bool:
+        return may_speak(event.assoc.requestor.address, self.settings.dicom_peers)
+
+
+def status(code: int, words: str) -> Dataset:
+    """A C-STORE status with its Error Comment, which holds 64 characters."""
+    answer = Dataset()
+    answer.Status, answer.ErrorComment = code, words[:64]
+    return answer

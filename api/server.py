@@ -1,0 +1,109 @@
+"""`wetread serve`: HTTP, MLLP and DICOM listeners in this process, the workers (and their models) in a child.
+
+The child keeps inference from slowing an acknowledgement, and a model that dies takes no listener with it.
+"""
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from api.app import create_app
+from api.dicom.scp import DicomServer
+from api.hl7.mllp import Listener
+from api.inference import LateSuggester
+from api.settings import Settings
+from api.store import Store
+from api.workflow import Desk
+from data.errors import StoreError
+
+log = logging.getLogger("wetread.server")
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM; raises StoreError when a port is taken or the store cannot be written."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("pynetdicom").setLevel(logging.WARNING)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    for name, port in (("HTTP", settings.http), ("MLLP", settings.mllp), ("DICOM", settings.dicom)):
+        require_free(name, settings.host, port)
+    asyncio.run(serve(settings))
+
+
+async def serve(settings: Settings) -> None:
+    store = Store.open(settings.db, settings.home)
+    # the worker child drafts; this process suggests only for direct questions over REST
+    desk = Desk(store, settings, LateSuggester(settings.device))
+    listener = Listener(store, settings)
+    dicom = DicomServer(desk, settings)
+    http = uvicorn.Server(uvicorn.Config(create_app(desk, settings), host=settings.host, port=settings.http,
+                                         log_level="warning", server_header=False, access_log=False))
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    await listener.start()
+    dicom.start()
+    # uvicorn installs its own signal handlers; ours come after, so that one signal stops all three listeners
+    http_task = asyncio.create_task(http.serve())
+    while not http.started and not http_task.done():
+        await asyncio.sleep(0.02)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    keeper = asyncio.create_task(keep_worker(settings, stopping))
+    print(f"ready http://{settings.host}:{settings.http} mllp://{settings.host}:{settings.mllp} "
+          f"dicom://{settings.host}:{settings.dicom} (AE {settings.ae_title})", flush=True)
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait({waiting, http_task}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.set()
+    http.should_exit = True
+    await listener.stop()
+    await asyncio.to_thread(dicom.stop)
+    await asyncio.gather(http_task, keeper, waiting)
+    store.close()
+
+
+async def keep_worker(settings: Settings, stopping: asyncio.Event) -> None:
+    """Keep one worker child alive; its death is logged and it is started again, at most every few seconds."""
+    pause_s = 1.0
+    while not stopping.is_set():
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "api.work", str(settings.home), stdin=subprocess.PIPE,
+            env={**os.environ, "WETREAD_WORKER": settings_line(settings)}, cwd=Path.cwd())
+        exited, stopped = asyncio.create_task(child.wait()), asyncio.create_task(stopping.wait())
+        await asyncio.wait({exited, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if stopping.is_set() and child.returncode is None:
+            child.stdin.close()                 # the child's own sign to stop, also when this process is killed
+            try:
+                await asyncio.wait_for(child.wait(), 10)
+            except TimeoutError:
+                child.kill()                    # its lease runs out and the job is done again
+                await child.wait()
+        stopped.cancel()
+        if not stopping.is_set():
+            log.warning("worker ended with code %s, starting it again in %.0f s", child.returncode, pause_s)
+            try:
+                await asyncio.wait_for(stopping.wait(), pause_s)
+            except TimeoutError:
+                pause_s = min(30.0, pause_s * 2)
+
+
+def settings_line(settings: Settings) -> str:
+    """What the worker child needs beyond HOME/settings.toml, as JSON."""
+    return json.dumps({"db": settings.db, "device": settings.device, "quiet_period_s": settings.quiet_period_s,
+                       "automation": settings.automation,
+                       "outbox": [[d.name, d.host, d.port] for d in settings.outbox]})
+
+
+def require_free(name: str, host: str, port: int) -> None:
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise StoreError(f"{name} port {port} on {host} cannot be opened ({error.strerror}); stop what listens there "
+                         f"or choose another with --{name.lower()}") from None
