@@ -10,6 +10,7 @@ from typing import Any
 from data.errors import InputError, MessageError, StoreError
 
 ANSWER_S = 30
+QUIET_S = 2
 START, END = b"\x0b", b"\x1c\r"
 NEXT = re.compile(rb"(?:\A|(?<=[\r\n]))(?=MSH[^A-Za-z0-9\s])")
 
@@ -61,6 +62,8 @@ def send_messages(host: str, port: int, messages: Iterable[bytes]) -> Iterator[d
         pending = b""
         for raw in messages:
             sent_id = field(raw, b"MSH", 10)
+            quiet = field(raw, b"MSH", 15) in ("NE", "ER", "SU")      # never, on error only, on success only (HL7 table 0155)
+            connection.settimeout(QUIET_S if quiet else ANSWER_S)
             connection.sendall(START + raw + END)
             try:
                 while END not in pending:
@@ -69,6 +72,10 @@ def send_messages(host: str, port: int, messages: Iterable[bytes]) -> Iterator[d
                         raise StoreError(f"{host}:{port} closed the connection before an acknowledgement; see its log, and send again")
                     pending += data
             except TimeoutError:
+                if quiet:
+                    connection.settimeout(ANSWER_S)
+                    yield {"control_id": sent_id, "ack": "", "ok": True, "text": f"no acknowledgement asked for (MSH-15 {field(raw, b'MSH', 15)})"}
+                    continue
                 raise StoreError(f"{host}:{port} sent no acknowledgement in {ANSWER_S} s; see its log, and send again") from None
             frame, _, pending = pending.partition(END)
             code, answered = field(frame, b"MSA", 1), field(frame, b"MSA", 2)
