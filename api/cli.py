@@ -90,11 +90,38 @@ def protocol(
 
 
 @app.command()
+def draft(
+    studies: Annotated[list[Path], typer.Argument(help="Each a study: DICOM folder or file, NIfTI, PNG or JPEG.")],
+    order: Annotated[Path | None, typer.Option(help="The order: JSONL (one line) or HL7.")] = None,
+    text: Annotated[bool, typer.Option("--text", help="Plain text instead of JSON.")] = False,
+    sr: Annotated[Path | None, typer.Option(help="Write a DICOM SR here (one study, from DICOM).")] = None,
+    out: Out = None,
+    device: Device = "auto",
+) -> None:
+    """Draft reports: one JSON line a study, in the order given."""
+    from api.drafts import draft_lines
+
+    if sr and len(studies) != 1:
+        wrong_use("--sr goes with one study")
+    request = orders_from(order)[0][0] if order else None
+    failed: list[str] = []
+    lines = draft_lines(studies, request, device_name(device), sr, failed)
+    if text:
+        body = "\n\n".join(line["text"] for line in lines) + "\n"
+        out.write_text(body) if out else sys.stdout.write(body)
+    else:
+        write_lines(({k: v for k, v in line.items() if k != "text"} for line in lines), out)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="protocol")],
+    name: Annotated[str, typer.Argument(help="protocol, findings or report")],
     out: Annotated[Path, typer.Option(help="Folder for the model, its card and checkpoints.")],
     data: Annotated[list[Path] | None, typer.Option(help="Your own material; default: what Wetread ships or simulates.")] = None,
     base: Annotated[str | None, typer.Option(help="protocol: a Hugging Face model on disk or hub to start from.")] = None,
+    size: Annotated[int | None, typer.Option(help="findings: simulated studies; report: sentences an epoch.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="findings: a folder of real head CT pictures with labels.csv to mix in.")] = None,
     epochs: int | None = None,
     seed: int = 0,
     device: Device = "auto",
@@ -103,23 +130,26 @@ def train(
     """Train a model; the shipped one is never overwritten."""
     from api.training import train_model
 
-    train_model(name, out, data=data, base=base, epochs=epochs, seed=seed, device=device_name(device), resume=resume)
+    train_model(name, out, data=data, base=base, size=size, pictures=pictures, epochs=epochs, seed=seed, device=device_name(device), resume=resume)
 
 
 @app.command()
 def evaluate(
-    name: Annotated[str, typer.Argument(help="protocol")],
+    name: Annotated[str, typer.Argument(help="protocol, findings or report")],
     out: Annotated[Path | None, typer.Option(help="Folder for figures, plots and the model card.")] = None,
     data: Annotated[list[Path] | None, typer.Option(help="Your own material; default: what Wetread ships or simulates.")] = None,
     epochs: int | None = None,
-    authors: Annotated[str | None, typer.Option(help="Letters of the authors to leave out in turn; default all.")] = None,
-    seed: int = 0,
+    authors: Annotated[str | None, typer.Option(help="protocol: letters of the authors to leave out in turn; default all.")] = None,
+    size: Annotated[int | None, typer.Option(help="findings, report: held-out simulated studies.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="findings: a folder of real head CT pictures with labels.csv.")] = None,
+    seed: int | None = None,
     device: Device = "auto",
 ) -> None:
     """Measure a model beside its floors; prints JSON, writes plots and the model card."""
     from api.training import evaluate_model
 
-    figures = evaluate_model(name, out, data=data, epochs=epochs, authors=authors, seed=seed, device=device_name(device))
+    figures = evaluate_model(name, out, data=data, epochs=epochs, authors=authors, size=size, pictures=pictures, seed=seed,
+                             device=device_name(device))
     print(json.dumps(figures, indent=2))
 
 

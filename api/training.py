@@ -8,32 +8,49 @@ from typing import Any
 
 from data.errors import InputError
 
-# name -> (training program, evaluation program)
-MODELS = {"protocol": ("nlp.train_protocol", "nlp.evaluate_protocol")}
+# name -> (training program, evaluation program, what `size` is called in each, options the programs do not take)
+MODELS: dict[str, tuple[str, str, str, str, tuple[str, ...]]] = {
+    "protocol": ("nlp.train_protocol", "nlp.evaluate_protocol", "", "", ("size", "pictures")),
+    "findings": ("vision.train_findings", "vision.evaluate_findings", "studies", "studies", ("authors", "epochs")),
+    "report": ("vision.train_report", "vision.evaluate_report", "graphs", "studies", ("authors", "epochs", "pictures")),
+}
 
 
-def row_of(name: str) -> tuple[str, str]:
+def train_model(name: str, out: Path, **options: Any) -> None:
+    """Train into `out`; never over the shipped models."""
+    program, _, size_name, _, _ = row_of(name)
+    shipped = (Path(__file__).parent.parent / "data" / "models").resolve()
+    if shipped in (out.resolve(), *out.resolve().parents):
+        raise InputError(f"--out {out} lies in the shipped models; train into another folder and promote it by hand")
+    taken = ("pictures",) if name == "report" else MODELS["protocol"][4] if name == "protocol" else ()
+    import_module(program).main(out=out, report=reporter(), **given(name, options, size_name, taken))
+
+
+def evaluate_model(name: str, out: Path | None, **options: Any) -> dict[str, Any]:
+    _, program, _, size_name, refused = row_of(name)
+    figures: dict[str, Any] = import_module(program).main(out=out, report=reporter(), **given(name, options, size_name, refused))
+    return figures
+
+
+def row_of(name: str) -> tuple[str, str, str, str, tuple[str, ...]]:
     if name not in MODELS:
         raise InputError(f"NAME is '{name}', expected one of {', '.join(MODELS)}")
     return MODELS[name]
 
 
-def train_model(name: str, out: Path, **options: Any) -> None:
-    """Train into `out`; never over the shipped models."""
-    program, _ = row_of(name)
-    shipped = (Path(__file__).parent.parent / "data" / "models").resolve()
-    if shipped in (out.resolve(), *out.resolve().parents):
-        raise InputError(f"--out {out} lies in the shipped models; train into another folder and promote it by hand")
-    import_module(program).main(out=out, report=reporter(), **given(options))
-
-
-def evaluate_model(name: str, out: Path | None, **options: Any) -> dict[str, Any]:
-    return import_module(row_of(name)[1]).main(out=out, report=reporter(), **given(options))
-
-
-def given(options: dict[str, Any]) -> dict[str, Any]:
-    """Only what was asked for: each program keeps its own defaults."""
-    return {name: value for name, value in options.items() if value is not None}
+def given(name: str, options: dict[str, Any], size_name: str, refused: tuple[str, ...]) -> dict[str, Any]:
+    """Only what was asked for: each program keeps its own defaults. Raises InputError for an option the model has no use for."""
+    asked = {option: value for option, value in options.items() if value is not None}
+    for option in refused:
+        if option in asked:
+            raise InputError(f"--{option} has no meaning for {name}; leave it out")
+    if "size" in asked:
+        asked[size_name] = asked.pop("size")
+    if name != "protocol" and "data" in asked:
+        if len(asked["data"]) != 1:
+            raise InputError(f"--data is given {len(asked['data'])} times, {name} takes one folder")
+        asked["data"] = asked["data"][0]
+    return asked
 
 
 def reporter() -> Callable[..., None]:

@@ -15,7 +15,6 @@ from nlp.retrieval import Retrieval
 from nlp.safety import check
 
 RETRIEVAL_SHARPNESS = 30.0      # logits per unit of cosine when there is no model: chosen on the authored orders
-NEVER_SEEN_SHARPNESS = 12.0     # likewise for a protocol that the classifier was not trained on
 SHOWN = 10
 SMALL_WORDS = {"and", "with", "the", "for", "without", "line", "first"}
 RED_FLAGS = re.compile(
@@ -28,8 +27,9 @@ RED_FLAGS = re.compile(
 class Suggester:
     """Book, rules and, when there is one, the trained classifier; without it retrieval and rules still answer."""
 
-    def __init__(self, book: Book, classifier: Any = None, config: dict[str, Any] | None = None) -> None:
-        self.book, self.classifier, self.config = book, classifier, config or {}
+    def __init__(self, book: Book, classifier: Any = None) -> None:
+        self.book, self.classifier = book, classifier
+        self.config: dict[str, float] = classifier.calibration if classifier else {}
         self.retrieval = Retrieval(book)
         self.protocols = self.retrieval.protocols
 
@@ -43,9 +43,9 @@ class Suggester:
         from nlp.classifier import Classifier  # torch and transformers take seconds to import
 
         classifier = Classifier.load(folder, device)
-        if not {"retrieval_weight", "conformal_threshold", "urgent_threshold"} <= classifier.path.keys():
+        if not {"temperature", "conformal_threshold", "urgent_threshold"} <= classifier.calibration.keys():
             raise ModelError(f"{folder}/config.json has no calibration; train again with `wetread train protocol`")
-        return cls(book, classifier, classifier.path)
+        return cls(book, classifier)
 
     def suggest(self, order: Order) -> Suggestion:
         return self.suggest_many([order])[0]
@@ -54,19 +54,19 @@ class Suggester:
         """One suggestion an order, in the order given; any text is answered, none raises."""
         if not orders:
             return []
-        cosine = self.retrieval.scores(orders)
-        predictions = self.classifier.predict(orders) if self.classifier else [None] * len(orders)
-        return [self._one(order, cosine[i], predictions[i]) for i, order in enumerate(orders)]
+        if self.classifier:
+            logits, urgent = self.classifier.predict(orders, self.book)
+        else:
+            logits = self.retrieval.scores(orders) * RETRIEVAL_SHARPNESS
+            urgent = np.array([red_flag_probability(order) for order in orders])
+        return [self._one(order, logits[i], float(urgent[i])) for i, order in enumerate(orders)]
 
-    def _one(self, order: Order, cosine: NDArray[np.float64], prediction: Any) -> Suggestion:
-        logits = cosine * RETRIEVAL_SHARPNESS if prediction is None else combine(
-            prediction.protocol, self.classifier.protocols, cosine, self.protocols, self.config["retrieval_weight"])
+    def _one(self, order: Order, logits: NDArray[np.floating], urgent: float) -> Suggestion:
         probability = np.exp(logits - logits.max())
         probability /= probability.sum()
         by_rank = np.argsort(-probability, kind="stable")
         top = self.book.protocols[self.protocols[by_rank[0]]]
         flags = check(order, top)
-        urgent = red_flag_probability(order) if prediction is None else prediction.urgent
         chosen = [i for i in by_rank if probability[i] >= self.config.get("conformal_threshold", 0.01)] or [by_rank[0]]
         disposition, question = dispose(flags, order)
         matched, spans = indications(order, top.indications)
@@ -84,22 +84,6 @@ class Suggester:
             model=self.classifier.version if self.classifier else "",
             book=self.book.version,
         )
-
-
-def combine(logits: NDArray[np.float32], known: list[str], cosine: NDArray[np.float64], protocols: list[str], weight: float) -> NDArray[np.float64]:
-    """Classifier logits plus weighted retrieval; a protocol the classifier never saw is placed by retrieval alone.
-
-    It starts level with the classifier's fifth choice and rises by how much better the order matches its text than
-    that of any known protocol.
-    """
-    at = {name: i for i, name in enumerate(known)}
-    seen = np.array([name in at for name in protocols])
-    fused = np.zeros(len(protocols))
-    fused[seen] = np.array([logits[at[name]] for name in protocols if name in at]) + weight * cosine[seen]
-    if seen.any() and not seen.all():
-        fifth = np.sort(fused[seen])[-min(5, int(seen.sum()))]
-        fused[~seen] = fifth + NEVER_SEEN_SHARPNESS * (cosine[~seen] - cosine[seen].max()) * 2
-    return fused if seen.any() else cosine * RETRIEVAL_SHARPNESS
 
 
 def dispose(flags: tuple[Flag, ...], order: Order) -> tuple[Disposition, str]:
