@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from api.hl7.sender import Sender
-from api.inference import LateSuggester
+from api.inference import LateReporter, LateSuggester
 from api.jobs import Worker
 from api.settings import Destination, Settings, read_settings
 from api.store import Store
@@ -38,7 +38,7 @@ def main() -> None:
     os.nice(5)      # an acknowledgement goes before an inference
     settings = worker_settings(Path(sys.argv[1]))
     store = Store.open(settings.db, settings.home, upgrade=False)
-    desk = Desk(store, settings, LateSuggester(settings.device))
+    desk = Desk(store, settings, LateSuggester(settings.device), LateReporter(settings.device))
     # two threads: a CT of half a minute must not hold up the suggestion for the order behind it
     worker = Worker(store, handlers(desk, Sender(store, settings)), threads=2)
     worker.start()

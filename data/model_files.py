@@ -20,7 +20,9 @@ def save_model(folder: Path, tensors: dict[str, NDArray[Any]], config: dict[str,
                extra: dict[str, bytes] | None = None) -> None:
     """Write a model whole: each file under a temporary name first, the card with the sums last; `extra` holds a tokenizer, say."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {"config.json": (json.dumps(config, indent=1) + "\n").encode(), "model.safetensors": save(tensors), **(extra or {})}
+    # save() writes the memory as it lies, and a channels-last tensor lies in another order than its shape says
+    plain = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
+    files = {"config.json": (json.dumps(config, indent=1) + "\n").encode(), "model.safetensors": save(plain), **(extra or {})}
     sums = {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
     files["card.json"] = (json.dumps({**card, "sha256": sums}, indent=1) + "\n").encode()
     for name, raw in files.items():

@@ -43,7 +43,7 @@ def test_a_draft_is_preliminary_and_unverified_and_only_a_signed_one_final(study
 def test_dcmtk_reads_the_report_as_a_valid_basic_text_sr(study, tmp_path):
     folder, draft = study
     write_report(draft, folder, tmp_path / "sr.dcm")
-    done = subprocess.run(["dsrdump", "+U8", tmp_path / "sr.dcm"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["dsrdump", "+U8", "+Pl", tmp_path / "sr.dcm"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "Left subdural haematoma, 12 mL." in done.stdout, done.stderr
     assert not [line for line in done.stderr.splitlines() if "VR checker" not in line]      # dcmtk checks no UTF-8
 

@@ -42,3 +42,9 @@ def test_int8_keeps_each_row_within_half_a_step():
     values = np.random.default_rng(0).normal(size=(200, 100)).astype(np.float32) * np.logspace(-2, 2, 200)[:, None].astype(np.float32)
     back = from_int8(to_int8({"w": values}))["w"]
     assert (np.abs(back - values).max(1) <= np.abs(values).max(1) / 127 * 0.51 + np.abs(values).max(1) * 1e-3).all()
+
+
+def test_a_tensor_that_lies_in_another_order_in_memory_comes_back_as_it_was(tmp_path):
+    values = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1)
+    save_model(tmp_path, {"weight": values}, {}, {})
+    assert (load_model(tmp_path)[1]["weight"] == values).all()
