@@ -10,7 +10,7 @@ import queue
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 
 from api.schema import TABLES, clean
+from api.turns import Turns
 from data.errors import InputError, NotFound, StateError, StoreError
 
 log = logging.getLogger("wetread.store")
@@ -29,6 +30,7 @@ log = logging.getLogger("wetread.store")
 HEAD = "0001"               # the newest revision in api/migrations/versions
 BUSY_TIMEOUT_S = 10.0
 BATCH = 512                 # messages one transaction takes; beyond it latency grows and nothing is gained
+LINGER_S = 0.005            # between two messages of a feed under load
 LEASE_S = 30.0              # renewed by a living worker; after a crash a job waits this long at most
 TRIES = 3
 LOST_MAX = 8                # leases that may run out: a job that kills its worker must end, a bystander must not
@@ -126,6 +128,8 @@ class Store:
         self.engine = engine
         self.home = home
         self.quiet_period_s = 5.0       # Desk sets it from the settings
+        self.gives_way_s = 0.0          # how long a write waits for the intake; the worker sets it
+        self._turns = Turns(Path(engine.url.database)) if is_sqlite(engine.url) and engine.url.database else None
         self._writer = MessageWriter(self)
         self._work = threading.Condition()
         self._work_count = 0
@@ -158,6 +162,18 @@ class Store:
     def close(self) -> None:
         self._writer.stop()
         self.engine.dispose()
+        if self._turns:
+            self._turns.close()
+            self._turns = None
+
+    def turn(self, gives_way_s: float = 0.0) -> AbstractContextManager[None]:
+        """The right to write; PostgreSQL settles that itself."""
+        return self._turns.taken(gives_way_s) if self._turns else nullcontext()
+
+    def intake(self, under_way: bool) -> None:
+        """Say whether messages are coming in; the worker's writes wait for them."""
+        if self._turns:
+            (self._turns.intake_begins if under_way else self._turns.intake_ends)()
 
     # -- transactions ------------------------------------------------------------------------------------------------
 
@@ -171,7 +187,7 @@ class Store:
         """Commit all or nothing; waiting workers are woken after the commit."""
         with in_words(), self.engine.connect() as plain:
             connection = plain.execution_options(wetread_write=True)
-            with connection.begin():
+            with self.turn(self.gives_way_s), connection.begin():
                 tx = Tx(connection)
                 yield tx
         if tx.enqueued:
@@ -189,18 +205,27 @@ class Store:
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
-    async def keep_message(self, raw: bytes, sender: str, control_id: str, kind: str, peer: str, job: bool, ack: bytes | None = None,
-                           state: str = "", reason: str = "") -> Kept:
-        """Keep a message, with its answer and its job, durably before this returns; raises StoreError when it could not be kept.
+    def put_message(self, raw: bytes, sender: str, control_id: str, kind: str, peer: str, job: bool, ack: bytes | None = None,
+                    state: str = "", reason: str = "", *, done: Callable[[Kept | StoreError], None]) -> None:
+        """Keep a message, with its answer and its job; `done` is called in this event loop once it is durable, or could not be kept.
 
         The same sender, control id and bytes come back as a duplicate with the answer of the first time.
         `state` is received with a job and unused without one, unless given (failed, for what could not be read).
         """
-        loop = asyncio.get_running_loop()
-        future = loop.create_future()
         digest = hashlib.sha256(raw).hexdigest()
         self._writer.put(Item((clean(sender), clean(control_id), digest, clean(kind), clean(peer), now(), raw, ack,
-                               state or ("received" if job else "unused"), clean(reason)), job, loop, future))
+                               state or ("received" if job else "unused"), clean(reason)), job, asyncio.get_running_loop(), done))
+
+    async def keep_message(self, raw: bytes, sender: str, control_id: str, kind: str, peer: str, job: bool, ack: bytes | None = None,
+                           state: str = "", reason: str = "") -> Kept:
+        """put_message to be awaited; raises StoreError when the message could not be kept."""
+        future: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
+
+        def done(kept: Kept | StoreError) -> None:
+            if not future.done():       # else its task was cancelled; the message is kept all the same
+                future.set_exception(kept) if isinstance(kept, StoreError) else future.set_result(kept)
+
+        self.put_message(raw, sender, control_id, kind, peer, job, ack, state, reason, done=done)
         return await future
 
     def message(self, id: str) -> dict[str, Any]:
@@ -414,7 +439,7 @@ class Item:
     values: tuple[Any, ...]     # sender, control_id, sha256, kind, peer, received, raw, ack, state, reason
     job: bool
     loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Kept]
+    done: Callable[[Kept | StoreError], None]
 
 
 # written out because this is the one hot path: three statements a batch, whatever its size
@@ -423,6 +448,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM messages WHERE se
 ON CONFLICT (sender, control_id, sha256) DO NOTHING"""
 KEEP_JOB = """INSERT INTO jobs (kind, key, payload, state, not_before, updated) VALUES ('message', ?, ?, 'queued', ?, ?)
 ON CONFLICT (key) DO NOTHING"""
+KEPT = "SELECT id, ack FROM messages WHERE sender = ? AND control_id = ? AND sha256 = ?"
 NEXT_IDS = {
     "sqlite": "SELECT coalesce(max(id), 0) FROM messages",
     "postgresql": "SELECT nextval(pg_get_serial_sequence('messages', 'id')) FROM generate_series(1, %s)",
@@ -434,39 +460,65 @@ class MessageWriter:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Item] | None] = queue.SimpleQueue()
+        self._fresh: dict[asyncio.AbstractEventLoop, list[Item]] = {}
         self._thread: threading.Thread | None = None
+        self._under_way = False
+        self._connection: Any = None      # kept between batches
         self._start = threading.Lock()
 
     def put(self, item: Item) -> None:
+        """From the item's event loop: what comes in one turn of the loop goes to the thread together."""
         if self._thread is None:
             with self._start:
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._run, name="message-writer", daemon=True)
                     self._thread.start()
-        self._queue.put(item)
+        fresh = self._fresh.setdefault(item.loop, [])
+        if not fresh:
+            item.loop.call_soon(self._hand_over, item.loop)
+        fresh.append(item)
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._queue.put(self._fresh.pop(loop))
 
     def stop(self) -> None:
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join(timeout=BUSY_TIMEOUT_S + 5)
             self._thread = None
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
     def _run(self) -> None:
         ending = False
         while not ending:
-            batch = [self._queue.get()]
-            while len(batch) < BATCH:
+            given = [self._next()]
+            while sum(len(items or ()) for items in given) < BATCH:
                 try:
-                    batch.append(self._queue.get_nowait())
+                    given.append(self._queue.get_nowait())
                 except queue.Empty:
                     break
-            ending = None in batch
-            items = [item for item in batch if item is not None]
-            if items:
+            ending = None in given
+            if items := [item for some in given for item in some or ()]:
                 answer(items, self._keep(items))
 
-    def _keep(self, items: list[Item]) -> list[Kept | Exception]:
+    def _next(self) -> list[Item] | None:
+        """What comes next; a feed that pauses for longer than LINGER_S is no longer under way."""
+        if self._under_way:
+            try:
+                return self._queue.get(timeout=LINGER_S)
+            except queue.Empty:
+                self._store.intake(False)
+                self._under_way = False
+        items = self._queue.get()
+        if items is not None:
+            self._store.intake(True)
+            self._under_way = True
+        return items
+
+    def _keep(self, items: list[Item]) -> list[Kept | StoreError]:
         """Keep a batch; when the store itself cannot write all fail, else each item that is at fault fails alone."""
         for attempt in (1, 2):
             try:
@@ -486,60 +538,72 @@ class MessageWriter:
         return [self._keep([item])[0] for item in items]
 
     def _commit(self, items: list[Item]) -> list[Kept]:
-        store, lite = self._store, self._store.engine.dialect.name == "sqlite"
-        with store.engine.connect() as plain:
-            connection = plain.execution_options(wetread_write=True)
-            with connection.begin():
-                sql: Callable[..., Any] = connection.exec_driver_sql
-                if lite:
-                    top = sql(NEXT_IDS["sqlite"]).scalar_one()
-                    ids = list(range(top + 1, top + 1 + len(items)))
-                else:
-                    ids = sorted(row[0] for row in sql(NEXT_IDS["postgresql"], (len(items),)))
-                mark = "?" if lite else "%s"
-                rows = [(id, *item.values, item.values[0], item.values[1]) for id, item in zip(ids, items, strict=True)]
-                kept = sql(KEEP.replace("?", mark), rows).rowcount
-                results = [Kept(str(id), False, item.values[7]) for id, item in zip(ids, items, strict=True)]
-                if kept != len(items):
-                    results = [found(connection, id, item) for id, item in zip(ids, items, strict=True)]
-                asked = [(f"message:{result.id}", f'{{"message_id": "{result.id}"}}', item.values[5], item.values[5])
-                         for result, item in zip(results, items, strict=True) if item.job and not result.duplicate]
-                if asked:
-                    sql(KEEP_JOB.replace("?", mark), asked)
+        """One transaction, on the driver itself: SQLAlchemy's part of a small batch would be as long as the batch."""
+        store, dialect = self._store, self._store.engine.dialect
+        if self._connection is None:
+            self._connection = store.engine.raw_connection()
+        connection = self._connection
+        cursor = connection.cursor()
+        try:
+            with store.turn():
+                results, asked = keep_batch(cursor, items, dialect.name)
+                connection.commit()
+            cursor.close()
+        except BaseException as error:
+            self._connection = None
+            driver = dialect.loaded_dbapi.Error
+            lost = isinstance(error, driver) and dialect.is_disconnect(error, connection.driver_connection, cursor)
+            connection.invalidate()
+            if isinstance(error, driver):
+                raise DBAPIError.instance("", {}, error, driver, hide_parameters=True, connection_invalidated=lost, dialect=dialect) from None
+            raise
         if asked:
             store.wake()
         return results
 
 
-def found(connection: Connection, id: int, item: Item) -> Kept:
-    """Which row an item ended as: its own, or the one kept before."""
-    messages = TABLES["messages"]
-    sender, control_id, digest = item.values[:3]
-    row = connection.execute(sa.select(messages.c.id, messages.c.ack).where(
-        messages.c.sender == sender, messages.c.control_id == control_id, messages.c.sha256 == digest)).one()
-    return Kept(str(row.id), row.id != id, row.ack)
+def keep_batch(cursor: Any, items: list[Item], dialect: str) -> tuple[list[Kept], int]:
+    """Insert messages and their jobs; what each item became, and how many jobs there are."""
+    lite = dialect == "sqlite"
+
+    def sql(text: str) -> str:
+        return text if lite else text.replace("?", "%s")
+
+    if lite:
+        cursor.execute("BEGIN IMMEDIATE")
+        top = cursor.execute(NEXT_IDS["sqlite"]).fetchone()[0]
+        ids = list(range(top + 1, top + 1 + len(items)))
+    else:
+        ids = sorted(row[0] for row in cursor.execute(NEXT_IDS["postgresql"], (len(items),)).fetchall())
+    cursor.executemany(sql(KEEP), [(id, *item.values, item.values[0], item.values[1]) for id, item in zip(ids, items, strict=True)])
+    results = [Kept(str(id), False, item.values[7]) for id, item in zip(ids, items, strict=True)]
+    if cursor.rowcount != len(items):
+        results = []
+        for id, item in zip(ids, items, strict=True):       # its own row, or the one kept before
+            kept, ack = cursor.execute(sql(KEPT), item.values[:3]).fetchone()
+            results.append(Kept(str(kept), kept != id, ack))
+    asked = [(f"message:{result.id}", f'{{"message_id": "{result.id}"}}', item.values[5], item.values[5])
+             for result, item in zip(results, items, strict=True) if item.job and not result.duplicate]
+    if asked:
+        cursor.executemany(sql(KEEP_JOB), asked)
+    return results, len(asked)
 
 
-def answer(items: list[Item], results: Sequence[Kept | Exception]) -> None:
-    """Settle the futures, one call into each event loop a batch."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Kept], Kept | Exception]]] = {}
+def answer(items: list[Item], results: Sequence[Kept | StoreError]) -> None:
+    """Tell who waits, one call into each event loop a batch."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Callable[[Kept | StoreError], None], Kept | StoreError]]] = {}
     for item, result in zip(items, results, strict=True):
-        by_loop.setdefault(item.loop, []).append((item.future, result))
+        by_loop.setdefault(item.loop, []).append((item.done, result))
     for loop, pairs in by_loop.items():
         try:
-            loop.call_soon_threadsafe(settle, pairs)
+            loop.call_soon_threadsafe(tell, pairs)
         except RuntimeError:
             log.warning("%d messages were kept after their listener had gone", len(pairs))
 
 
-def settle(pairs: list[tuple[asyncio.Future[Kept], Kept | Exception]]) -> None:
-    for future, result in pairs:
-        if future.done():
-            continue            # the peer hung up and its task was cancelled; the message is kept all the same
-        if isinstance(result, Exception):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
+def tell(pairs: list[tuple[Callable[[Kept | StoreError], None], Kept | StoreError]]) -> None:
+    for done, result in pairs:
+        done(result)
 
 
 # -- helpers ---------------------------------------------------------------------------------------------------------
@@ -547,11 +611,11 @@ def settle(pairs: list[tuple[asyncio.Future[Kept], Kept | Exception]]) -> None:
 
 def now() -> str:
     """UTC, ISO 8601 with milliseconds; one width, so that texts sort as times do."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    return datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def later(seconds: float) -> str:
-    return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def new_id(letter: str) -> str:

@@ -35,9 +35,10 @@ def worker_settings(home: Path) -> Settings:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    os.nice(5)      # an acknowledgement goes before an inference
+    os.nice(10)     # an acknowledgement goes before an inference
     settings = worker_settings(Path(sys.argv[1]))
     store = Store.open(settings.db, settings.home, upgrade=False)
+    store.gives_way_s = 0.25
     desk = Desk(store, settings, LateSuggester(settings.device), LateReporter(settings.device))
     # two threads: a CT of half a minute must not hold up the suggestion for the order behind it
     worker = Worker(store, handlers(desk, Sender(store, settings)), threads=2)

@@ -1,8 +1,9 @@
 """Acknowledgements: original mode (2.5.1 section 2.9.2) and enhanced mode (2.9.3), the error told in ERR."""
+import re
 from dataclasses import dataclass
 
-from api.hl7.messages import HANDLERS
-from api.hl7.reader import Message, escape_text, read_message
+from api.hl7.messages import CHECKS, HANDLERS
+from api.hl7.reader import CHARSETS, SEGMENT_NAME, Message, escape_text, read_message
 from data.errors import MessageError, MessageRefused, OrderRejected, WetreadError
 
 ENHANCED = {"A": "C"}           # AA, AE, AR become CA, CE, CR
@@ -23,21 +24,62 @@ class Reception:
 
 def receive(raw: bytes, now: str) -> Reception:
     """Read a frame and decide its answer; `now` is YYYYMMDDHHMMSS. Never raises on any bytes."""
+    return glance(raw, now) or read(raw, now)
+
+
+def glance(raw: bytes, now: str) -> Reception | None:
+    """What `read` says of a plain new order, at a fifth of its cost; None for all that is not certain without a full reading."""
+    if not raw.startswith(b"MSH|^~\\&|") or b"\n" in raw or not raw.isascii():
+        return None
+    lines = raw.decode("ascii").split("\r")
+    if len(lines) < 2 or not SEGMENT_NAME.match(lines[1].partition("|")[0]):     # else it is the rest of an MSH that was broken
+        return None
+    head = lines[0].split("|")
+    if len(head) < 12 or "\\" in lines[0][9:] or "~" in lines[0][9:] or any(head[14:16]) or CHARSETS.get(head[17] if len(head) > 17 else "") is None:
+        return None
+    kind, control_id = "^".join(head[8].split("^")[:2]), head[9]
+    if kind not in CHECKS or not control_id:
+        return None
+    opened = asked = 0
+    for line in lines[1:]:
+        if line.startswith("ORC|"):
+            if opened != asked or line[4:7] != "NW|":
+                return None
+            opened += 1
+        elif line.startswith("OBR|"):
+            fields = line.split("|", 32)
+            if opened != asked + 1 or not any(LETTERS.search(said) for said in fields[13:32:18]):     # OBR-13, OBR-31
+                return None
+            asked += 1
+    if not asked or opened != asked:
+        return None
+    event = kind.partition("^")[2]
+    ack = ack_text("|^~\\&", [head[4], head[5], head[2], head[3]], "AA", control_id, event, now, None, head[17] if len(head) > 17 else "",
+                   head[10] or "P", head[11] or "2.5.1")
+    return Reception(ack.encode(), f"{head[2]}|{head[3]}", control_id, kind, True, "")
+
+
+LETTERS = re.compile(r"[A-Za-z]{2}")
+
+
+def read(raw: bytes, now: str) -> Reception:
+    """The full reading, for any bytes."""
     try:
         message = read_message(raw)
     except MessageError as error:
         return Reception(answer_to(None, "AR", error, now), "", "", "", False, str(error))
-    handler = HANDLERS.get(message.kind)
+    kind, control_id = message.kind, message.control_id
+    handler = HANDLERS.get(kind)
     error: WetreadError | None = None
-    if not message.control_id:
+    if not control_id:
         error = MessageRefused("MSH-10 (Message Control ID) is empty; send a number that is new for each message")
     elif handler is not None:
         try:
-            handler(message)
+            CHECKS.get(kind, handler)(message)
         except (OrderRejected, MessageRefused) as problem:
             error = problem
     code = "AA" if error is None else "AE"
-    return Reception(answer_to(message, code, error, now), message.sender, message.control_id, message.kind,
+    return Reception(answer_to(message, code, error, now), message.sender, control_id, kind,
                      handler is not None and error is None, str(error or ""))
 
 
@@ -58,11 +100,13 @@ def answer_to(message: Message | None, code: str, error: WetreadError | None, no
         code = "C" + code[1]
         if accept == "NE" or (accept == "ER" and code == "CA") or (accept == "SU" and code != "CA"):
             return None
-    header = next(segment for segment in message.segments if segment.name == "MSH")
+    header = message.firsts["MSH"]
     names = [*header.fields[3:7], "", "", "", ""][:4]
     text = ack_text(message.separators, [names[2], names[3], names[0], names[1]], code, header.fields[10] if len(header.fields) > 10 else "",
                     message.get("MSH-9.2"), now, error, header.fields[18] if len(header.fields) > 18 else "",
                     message.get("MSH-11") or "P", message.get("MSH-12") or "2.5.1")
+    if text.isascii():
+        return text.encode()
     return text.encode("utf-8", "surrogatepass") if "UTF" in text or not header_is_latin(message) else text.encode("latin-1", "replace")
 
 

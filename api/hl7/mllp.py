@@ -2,17 +2,22 @@
 import asyncio
 import logging
 import socket
+import time
+from collections import deque
 from datetime import datetime
 
-from api.hl7.acknowledge import receive, refuse
+from api.hl7.acknowledge import Reception, receive, refuse
 from api.settings import Settings, may_speak
-from api.store import Store
+from api.store import Kept, Store
 from data.errors import StoreError
 
 START, END, RETURN = b"\x0b", b"\x1c", b"\r"
 FRAME_MAX = 16 * 2**20      # bytes
 IDLE_S = 3600.0             # a feed may be silent at night; a half frame may not
 HALF_FRAME_S = 60.0
+LOOK_S = 5.0                # how often a connection looks at its two limits of silence
+LARGE = 256 * 2**10         # bytes; a larger frame is read on a thread, so that the others are not held up
+WAITING_MAX = 256           # frames of one connection under way; a peer that sends more is not read until they are answered
 log = logging.getLogger("wetread.mllp")
 
 
@@ -57,63 +62,113 @@ class Framer:
         return bool(self._held)
 
 
+class Connection(asyncio.Protocol):
+    """One peer: its frames are kept in the order they came, and answered in that order once they are durable."""
+
+    def __init__(self, listener: "Listener") -> None:
+        self.listener, self.framer = listener, Framer()
+        self.peer, self.last = "", time.monotonic()
+        self.frames: deque[bytes] = deque()
+        self.under_way = 0          # handed to the store, not yet answered
+        self.reading_large = False
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport, self.peer = transport, str(transport.get_extra_info("peername")[0])
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not may_speak(self.peer, self.listener.peers):
+            log.warning("E112 MLLP peer %s is not on the allow-list; add it to mllp_peers", self.peer)
+            transport.close()
+            return
+        self.listener.open.add(self)
+        self.watch()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.listener.open.discard(self)    # what was not acknowledged the peer sends again
+
+    def watch(self) -> None:
+        silence_s = time.monotonic() - self.last
+        if silence_s > (HALF_FRAME_S if self.framer.pending else IDLE_S) and not self.under_way:
+            self.transport.close()
+        if not self.transport.is_closing():
+            asyncio.get_running_loop().call_later(LOOK_S, self.watch)
+
+    def data_received(self, data: bytes) -> None:
+        self.last = time.monotonic()
+        try:
+            self.frames.extend(self.framer.feed(data))
+        except ValueError:
+            log.warning("MLLP frame over %d bytes refused, connection closed", FRAME_MAX)
+            self.transport.close()
+        self.pump()
+
+    def pump(self) -> None:
+        """Hand over what waits; a peer with too much under way is not read until some of it is answered."""
+        while self.frames and not self.reading_large and self.under_way < WAITING_MAX:
+            frame = self.frames.popleft()
+            if len(frame) > LARGE:
+                self.reading_large = True
+                asyncio.get_running_loop().create_task(self.keep_large(frame))
+            else:
+                self.keep(frame, receive(frame, stamp()))
+        if self.frames:
+            self.transport.pause_reading()
+        elif not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    async def keep_large(self, frame: bytes) -> None:
+        read = await asyncio.to_thread(receive, frame, stamp())
+        self.reading_large = False
+        self.keep(frame, read)
+        self.pump()
+
+    def keep(self, frame: bytes, read: Reception) -> None:
+        def done(kept: Kept | StoreError) -> None:
+            # a frame that cannot be kept is answered AR, so that the sender keeps it
+            answer = refuse(frame, kept, stamp()) if isinstance(kept, StoreError) else kept.ack if kept.duplicate else read.answer
+            self.under_way -= 1
+            if answer is not None and not self.transport.is_closing():
+                self.transport.write(START + answer + END + RETURN)
+            if self.frames:
+                self.pump()
+
+        self.under_way += 1
+        self.listener.store.put_message(frame, read.sender, read.control_id, read.kind, self.peer, read.job, read.answer,
+                                        "failed" if read.error else "", read.error, done=done)
+
+    def pause_writing(self) -> None:
+        self.transport.pause_reading()      # a peer that reads no answers gets no more read
+
+    def resume_writing(self) -> None:
+        self.pump()
+
+
 class Listener:
-    """Listens until stopped; frames of a connection are answered in the order they came."""
+    """Listens until stopped."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store, self.host, self.port, self.peers = store, settings.host, settings.mllp, settings.mllp_peers
+        self.open: set[Connection] = set()
         self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, self.host, self.port)
+        self._server = await asyncio.get_running_loop().create_server(lambda: Connection(self), self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for writer in list(self._open):
-            writer.close()      # its reader ends; what was not acknowledged comes again
-        while self._open:
+        for connection in list(self.open):
+            connection.transport.close()
+        while self.open:
             await asyncio.sleep(0.01)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = str(writer.get_extra_info("peername")[0])
-        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        framer = Framer()
-        self._open.add(writer)
-        try:
-            if not may_speak(peer, self.peers):
-                log.warning("E112 MLLP peer %s is not on the allow-list; add it to mllp_peers", peer)
-                return
-            while True:
-                async with asyncio.timeout(HALF_FRAME_S if framer.pending else IDLE_S):
-                    data = await reader.read(65536)
-                if not data:
-                    return
-                frames = framer.feed(data)
-                # frames that came together are stored together: one commit for all
-                answers = await asyncio.gather(*(self._take(frame, peer) for frame in frames))
-                for answer in answers:
-                    if answer is not None:
-                        writer.write(START + answer + END + RETURN)
-                await writer.drain()
-        except (ConnectionError, TimeoutError):
-            pass        # the peer is gone or silent; what was not acknowledged it sends again
-        except ValueError:
-            log.warning("MLLP frame over %d bytes refused, connection closed", FRAME_MAX)
-        finally:
-            writer.close()
-            self._open.discard(writer)
 
-    async def _take(self, frame: bytes, peer: str) -> bytes | None:
-        """The answer, once the frame is durable; a frame that cannot be kept is answered AR, so that the sender keeps it."""
-        now = datetime.now().strftime("%Y%m%d%H%M%S")
-        read = receive(frame, now)
-        try:
-            kept = await self.store.keep_message(frame, read.sender, read.control_id, read.kind, peer, read.job, read.answer,
-                                                 "failed" if read.error else "", read.error)
-        except StoreError as error:
-            return refuse(frame, error, now)
-        return kept.ack if kept.duplicate else read.answer
+def stamp() -> str:
+    """Now as YYYYMMDDHHMMSS."""
+    return datetime.now().isoformat(timespec="seconds").translate(PUNCTUATION)
+
+
+PUNCTUATION = {ord(mark): None for mark in "-:T"}

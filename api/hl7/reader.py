@@ -1,6 +1,8 @@
 """A linear, tolerant HL7 v2 reader: bytes in, segments in order, nothing dropped. Source: HL7 v2.5.1 chapter 2."""
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
 
 from data.errors import MessageError
 
@@ -12,11 +14,9 @@ CHARSETS = {
     "KS X 1001": "euc_kr", "CNS 11643-1992": "big5", "BIG-5": "big5",
 }
 SEGMENT_NAME = re.compile(r"[A-Z][A-Z0-9]{2}$")
-BREAK = re.compile(rb"\r\n|\r|\n")
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     name: str
     fields: tuple[str, ...]     # as sent, escapes kept; fields[0] is the name, fields[n] is NAME-n (MSH-1 is the separator)
 
@@ -26,7 +26,8 @@ class Message:
     raw: bytes
     separators: str             # field, component, repetition, escape, subcomponent
     segments: tuple[Segment, ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    firsts: dict[str, Segment] = field(default_factory=dict)    # the first segment of each name
 
     @property
     def kind(self) -> str:
@@ -43,42 +44,54 @@ class Message:
 
     def get(self, path: str, segment: Segment | None = None) -> str:
         """"PID-5.1" of the first PID (or of `segment`), first repetition, unescaped; "" when absent."""
-        return next(iter(self.repetitions(path, segment)), "")
+        name, numbers = address(path)
+        segment = segment or self.firsts.get(name)
+        if segment is None or numbers[0] >= len(segment.fields):
+            return ""
+        value = segment.fields[numbers[0]]
+        if not value or (name == "MSH" and numbers[0] <= 2):
+            return value
+        return self.part(value.partition(self.separators[2])[0], numbers)
 
     def repetitions(self, path: str, segment: Segment | None = None) -> list[str]:
         """Every repetition of a field, component or subcomponent ("PID-3", "PID-3.1", "PID-3.4.2")."""
-        name, _, rest = path.partition("-")
-        numbers = [int(n) for n in rest.split(".")]
-        segment = segment or next((s for s in self.segments if s.name == name), None)
+        name, numbers = address(path)
+        segment = segment or self.firsts.get(name)
         if segment is None or numbers[0] >= len(segment.fields):
             return []
-        _, component, repetition, _, subcomponent = self.separators
         if name == "MSH" and numbers[0] <= 2:
             return [segment.fields[numbers[0]]]
-        found = []
-        for value in segment.fields[numbers[0]].split(repetition):
-            for number, separator in zip(numbers[1:], (component, subcomponent), strict=False):
-                parts = value.split(separator)
-                value = parts[number - 1] if number <= len(parts) else ""
-            found.append(unescape(value, self.separators))
-        return found
+        return [self.part(value, numbers) for value in segment.fields[numbers[0]].split(self.separators[2])]
+
+    def part(self, value: str, numbers: tuple[int, ...]) -> str:
+        """The component, or subcomponent, that `numbers` name after the field, unescaped."""
+        for number, separator in zip(numbers[1:], (self.separators[1], self.separators[4]), strict=False):
+            parts = value.split(separator, number)
+            value = parts[number - 1] if number <= len(parts) else ""
+        return unescape(value, self.separators)
 
     def text(self, path: str, segment: Segment | None = None) -> str:
         """A whole field as words: repetitions by ;, components by blanks; `""` (delete) is empty. Unescaped last."""
-        name, _, number = path.partition("-")
-        segment = segment or next((s for s in self.segments if s.name == name), None)
-        number, _, component_number = number.partition(".")
-        if segment is None or int(number) >= len(segment.fields):
+        name, numbers = address(path)
+        segment = segment or self.firsts.get(name)
+        if segment is None or numbers[0] >= len(segment.fields) or not segment.fields[numbers[0]]:
             return ""
         _, component, repetition, _, subcomponent = self.separators
         said = []
-        for value in segment.fields[int(number)].split(repetition):
+        for value in segment.fields[numbers[0]].split(repetition):
             parts = value.split(component)
-            if component_number:
-                parts = parts[int(component_number) - 1:int(component_number)]
+            if len(numbers) > 1:
+                parts = parts[numbers[1] - 1:numbers[1]]
             words = [unescape(p, self.separators).strip() for part in parts for p in part.split(subcomponent)]
             said.append(" ".join(w for w in words if w and w != '""'))
         return "; ".join(s for s in said if s)
+
+
+@lru_cache(maxsize=1024)
+def address(path: str) -> tuple[str, tuple[int, ...]]:
+    """"PID-3.4.2" as ("PID", (3, 4, 2))."""
+    name, _, rest = path.partition("-")
+    return name, tuple(int(number) for number in rest.split("."))
 
 
 def read_message(raw: bytes) -> Message:
@@ -89,13 +102,12 @@ def read_message(raw: bytes) -> Message:
         body = body[at:]            # a batch of one: its envelope carries nothing we use
     if not body.startswith(b"MSH") or len(body) < 8:
         raise MessageError("MSH is missing at the start; send one HL7 v2 message a frame, beginning with MSH")
-    first = BREAK.split(body, maxsplit=1)[0].decode("latin-1")
+    first = body[:4096].replace(b"\n", b"\r").partition(b"\r")[0].decode("latin-1")
     separators = delimiters(first)
     text, notes = decode(body, first, separators)
     segments = []
-    for line in BREAK.split(text.encode("utf-8", "surrogatepass")):
-        words = line.decode("utf-8", "surrogatepass")
-        if not words.strip():
+    for words in text.replace("\r\n", "\r").replace("\n", "\r").split("\r"):
+        if not words or words.isspace():
             continue
         parts = words.split(separators[0])
         if SEGMENT_NAME.match(parts[0]) is None and segments:
@@ -107,7 +119,8 @@ def read_message(raw: bytes) -> Message:
         if parts[0] == "MSH":
             parts = ["MSH", separators[0], *parts[1:]]
         segments.append(Segment(parts[0], tuple(parts)))
-    return Message(raw, separators, tuple(segments), tuple(dict.fromkeys(notes)))
+    firsts = {segment.name: segment for segment in reversed(segments)}
+    return Message(raw, separators, tuple(segments), tuple(dict.fromkeys(notes)), firsts)
 
 
 def delimiters(first: str) -> str:
