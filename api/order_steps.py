@@ -57,7 +57,7 @@ class OrderSteps:
                     update_patient(tx, record.patient, event_time(record.event_time, when))
                 elif isinstance(record, PatientMerge):
                     merge_patients(tx, record, event_time(record.event_time, when))
-            self.store.mark_message(row["id"], "applied" if records else "unused", "", tx)
+            self.store.mark_message(row["id"], "applied" if records else "unused", row["reason"], tx)
 
     def add_order(self, order: Order, user: str = "") -> str:
         """Take an order that came other than by HL7; the same number (or id) again is a change. Returns the desk's id."""

@@ -79,8 +79,9 @@ def read(raw: bytes, now: str) -> Reception:
         except (OrderRejected, MessageRefused) as problem:
             error = problem
     code = "AA" if error is None else "AE"
-    return Reception(answer_to(message, code, error, now), message.sender, control_id, kind,
-                     handler is not None and error is None, str(error or ""))
+    # an order without a question is told to its sender, and reaches a person all the same
+    usable = handler is not None and (error is None or isinstance(error, OrderRejected))
+    return Reception(answer_to(message, code, error, now), message.sender, control_id, kind, usable, str(error or ""))
 
 
 def refuse(raw: bytes, error: WetreadError, now: str) -> bytes | None:

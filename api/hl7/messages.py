@@ -37,7 +37,8 @@ class Group:
 def imaging_orders(message: Message) -> tuple[Order, ...]:
     """ORM^O01 (4.4.1), OMG^O19 (4.4.4), OMI^O23 (4.4.10): each order of the message.
 
-    Raises: OrderRejected when a new order has no clinical question, MessageRefused when ORC-1 is unknown or there is no OBR.
+    An order without a clinical question is one too: its sender is told (asked_orders), and a person asks back.
+    Raises: MessageRefused when ORC-1 is unknown or there is neither ORC nor OBR.
     """
     patient, now = patient_of(message), message.get("MSH-7")[:14]
     shared = facts_of(message, [s for s in message.segments if s.name in ("AL1", "OBX")])
@@ -65,18 +66,23 @@ def imaging_orders(message: Message) -> tuple[Order, ...]:
 
 
 def usable_groups(message: Message) -> list[tuple[str, Group]]:
-    """Each order of the message with what is to be done; raises as imaging_orders does, at a tenth of its cost."""
+    """Each order of the message with what is to be done."""
     found = []
     for group in groups(message):
         control = message.get("ORC-1", group.orc).strip().upper() if group.orc else ""
         if control not in CONTROLS:
             raise MessageRefused(f"ORC-1 (Order Control) is '{control[:8]}', expected one of {', '.join(filter(None, CONTROLS))}")
-        if CONTROLS[control] == "new" and group.obr is not None and not (message.text("OBR-31", group.obr) or order_text(message, group)):
-            raise OrderRejected("OBR-31 (Reason for Study) is empty, and so are OBR-13, NTE and OBX; send the clinical question there")
         found.append((CONTROLS[control], group))
     if not found:
         raise MessageRefused("the message holds no ORC or OBR; an order needs both")
     return found
+
+
+def asked_orders(message: Message) -> None:
+    """Before the acknowledgement: raises as imaging_orders does, at a tenth of its cost, and OrderRejected without a clinical question."""
+    for control, group in usable_groups(message):
+        if control == "new" and group.obr is not None and not (message.text("OBR-31", group.obr) or order_text(message, group)):
+            raise OrderRejected("OBR-31 (Reason for Study) is empty, and so are OBR-13, NTE and OBX; send the clinical question there")
 
 
 def patient_update(message: Message) -> tuple[PatientUpdate, ...]:
@@ -111,7 +117,7 @@ HANDLERS: dict[str, Callable[[Message], tuple[Record, ...]]] = {
     "ADT^A40": patient_merge,
 }
 # what tells, before the acknowledgement, whether the handler will accept; where none stands here, the handler itself
-CHECKS: dict[str, Callable[[Message], object]] = {"ORM^O01": usable_groups, "OMI^O23": usable_groups, "OMG^O19": usable_groups}
+CHECKS: dict[str, Callable[[Message], object]] = {"ORM^O01": asked_orders, "OMI^O23": asked_orders, "OMG^O19": asked_orders}
 
 
 def groups(message: Message) -> Iterator[Group]:

@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
 
         self.under_way += 1
         self.listener.store.put_message(frame, read.sender, read.control_id, read.kind, self.peer, read.job, read.answer,
-                                        "failed" if read.error else "", read.error, done=done)
+                                        "failed" if read.error and not read.job else "", read.error, done=done)
 
     def pause_writing(self) -> None:
         self.transport.pause_reading()      # a peer that reads no answers gets no more read

@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 
 from api.hl7.mllp import Framer, Listener
+from api.jobs import Worker
 from api.settings import read_settings
 from api.store import Store
+from api.workflow import Desk
+from data.book import read_book
+from nlp.suggest import Suggester
 
 ORDER = b"MSH|^~\\&|RIS|H|W|R|20261124||ORM^O01|%s|P|2.5.1\rPID|||7||N^N\rORC|NW|P%s\rOBR|1|P%s||X^MRI^L|||||||||headache\r"
 
@@ -60,10 +64,18 @@ def test_the_same_message_again_gets_the_same_answer_and_no_second_row(tmp_path)
     assert answers[0] == answers[1] and len(rows) == 1
 
 
-def test_an_order_without_a_question_is_answered_AE_naming_the_field_and_kept(tmp_path):
+def test_an_order_without_a_question_is_answered_AE_naming_the_field_and_reaches_a_person(tmp_path):
     answers, rows = exchange(tmp_path, [frame((ORDER % (b"C9", b"1", b"1")).replace(b"headache", b""))], 1)
     assert msa(answers[0]) == ["AE", "C9"] and "E101" in answers[0] and "OBR-31" in answers[0]
-    assert rows[0]["state"] == "failed"
+    assert rows[0]["state"] == "received" and "E101" in rows[0]["reason"]
+    store = Store.open("", tmp_path)
+    desk = Desk(store, read_settings(tmp_path), Suggester(read_book()))
+    worker = Worker(store, {"message": desk.apply_message, "suggest": desk.suggest_order})
+    while worker.run_once():
+        pass
+    [order] = [desk.order(row["id"]) for row in desk.orders()]
+    assert order["suggestion"]["disposition"] == "needs-information" and order["suggestion"]["question"]
+    store.close()
 
 
 def test_garbage_is_answered_AR_and_kept(tmp_path):

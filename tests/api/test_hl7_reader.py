@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.hl7.messages import HANDLERS
+from api.hl7.messages import CHECKS, HANDLERS
 from api.hl7.reader import escape_text, read_message
 from data.errors import MessageError, MessageRefused, OrderRejected
 from data.records import PatientMerge
@@ -64,7 +64,8 @@ def test_odd_and_doubled_delimiters_are_read():
 def test_an_order_without_a_question_names_the_field():
     raw = ORDER.split("\rNTE")[0].replace("^first seizure\\T\\fall", "")
     with pytest.raises(OrderRejected, match=r"\[E101\] OBR-31 \(Reason for Study\) is empty"):
-        HANDLERS["ORM^O01"](read_message(raw.encode()))
+        CHECKS["ORM^O01"](read_message(raw.encode()))
+    assert [order.text for order in HANDLERS["ORM^O01"](read_message(raw.encode()))] == [""]
 
 
 def test_a_cancel_needs_no_question_and_an_unknown_control_is_refused():

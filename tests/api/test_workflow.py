@@ -203,10 +203,10 @@ def test_the_list_goes_by_urgency_then_arrival(desk):
         desk.orders("lost")
 
 
-def test_an_unreadable_or_empty_message_is_marked_failed_with_the_field_and_made_again_by_replay(desk, store):
-    receive(desk, order_message(text=""))
+def test_an_unusable_message_is_marked_failed_with_the_field_and_made_again_by_replay(desk, store):
+    receive(desk, order_message().replace(b"ORC|NW", b"ORC|ZZ"))
     (row,) = store.messages()
-    assert row["state"] == "failed" and "OBR-31" in row["reason"] and desk.orders() == []
+    assert row["state"] == "failed" and "ORC-1" in row["reason"] and desk.orders() == []
     store.replay_message(row["id"])
     assert store.messages()[0]["state"] == "received"
     work(desk)
