@@ -17,7 +17,7 @@ def flags(protocol="MR_BRAIN_WWO", **row):
 @pytest.mark.parametrize("code, protocol, row", [
     ("pacemaker_mri", "MR_BRAIN_WO", {"order_text": "TIA, pacemaker 2016"}),
     ("pacemaker_mri", "MR_BRAIN_WO", {"implants": ["PPM 2001, non-conditional"]}),
-    ("implant_mri_unsafe", "MR_BRAIN_WO", {"implants": ["PPM 2001, non-conditional"]}),
+    ("implant_mri_unsafe", "MR_BRAIN_WO", {"implants": ["pacemaker with abandoned RV lead"]}),
     ("neurostimulator_mri", "MR_BRAIN_WO", {"order_text": "tremor, has a VNS since 2019"}),
     ("cochlear_implant_mri", "MR_BRAIN_WO", {"implants": ["cochlear implant left"]}),
     ("aneurysm_clip_mri", "MR_BRAIN_WO", {"order_text": "headache; aneurysm clip 1994, make unknown"}),
