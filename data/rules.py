@@ -72,13 +72,18 @@ def any_term(rules: tuple[Rule, ...]) -> re.Pattern[str]:
     return re.compile(r"\b(?=(?:" + by_first_letter([term for rule in rules for term in rule.terms]) + r")(?!\w))")
 
 
+STARTS_WITH_DIGIT = re.compile(r"\^?\(?(\\d(?![?*])|\[\d|\d(?![?*]))")
+
+
 def by_first_letter(terms: Iterable[str]) -> str:
     """One pattern for all terms, grouped so that a word is tried only against the terms of its first letter."""
     groups: dict[str, list[str]] = {}
     for term in dict.fromkeys(one for each in terms for one in opened(each)):
-        plain = "a" <= term[:1] <= "z" and term[1:2] not in ("?", "*", "+", "{", "|") and len(alternatives(term)) == 1
-        groups.setdefault(term[0] if plain else "", []).append(term[1:] if plain else term)
-    return "|".join(f"{letter}(?:{'|'.join(group)})" for letter, group in sorted(groups.items(), reverse=True))
+        if "a" <= term[:1] <= "z" and term[1:2] not in ("?", "*", "+", "{", "|") and len(alternatives(term)) == 1:
+            groups.setdefault(term[0], []).append(term[1:])
+        else:
+            groups.setdefault(r"(?=\d)" if STARTS_WITH_DIGIT.match(term) else "", []).append(term)
+    return "|".join(f"{first}(?:{'|'.join(group)})" for first, group in sorted(groups.items(), reverse=True))
 
 
 def opened(term: str) -> list[str]:

@@ -28,6 +28,9 @@ MODALITY = {"MR": re.compile(r"\b(mri?|mra|mrv|magnetic|fmri|mr)\b", re.I), "CT"
             "NM": re.compile(r"\b(pet|spect|datscan|nuclear|scintigraphy)\b", re.I)}
 WITH = re.compile(r"\b(w|with|w/|gad|post|contrast|cta|ctv|ctp|enhanced|wwo|w/wo)\b|w ?[&+/] ?wo|w/wo|w and wo", re.I)
 WITHOUT = re.compile(r"\b(wo|w/o|without|non-?con\w*|plain)\b", re.I)
+NO_AGENT = re.compile(r"\b(?:w/o|wo|without|no|non|plain)\b[ -]?(?:iv )?(?:contrast|con\b|gad\w*|dye)?|\bnon-?con\w*", re.I)
+AGENT = re.compile(r"\b(w|with|gad\w*|contrast|dye|cta|ctv|ctp|enhanced|wwo|ct angio\w*|post[- ]?(con\w*|gad))\b|\bw/(?!o)|"
+                   r"\+ ?c\b(?! ?-?spine)", re.I)
 WITH_NO_AGENT = re.compile(r"\bw(ith|/)? ?(mrs|spectro\w*|perfusion|dti|sedation|an(a)?es\w*|ga|mra|mrv|cine|thin\w*|flow|recons?|3d|nav\w*|"
                            r"swi|dwi|csf|fiesta|volum\w*)\b", re.I)
 
@@ -43,7 +46,8 @@ def check(order: Order, protocol: Protocol | None, rules: Rules | None = None) -
     """All flags of an order, given the protocol that leads (None when nothing is suggested); evidence in original offsets."""
     rules = rules or read_rules()
     low = lowered(order.text)
-    words = Words(order.text, low, tuple(m.start() for m in any_term(tuple(rules.values())).finditer(low)))
+    begins = any_term(tuple(rule for code, rule in rules.items() if code != "missing_info"))
+    words = Words(order.text, low, tuple(m.start() for m in begins.finditer(low)))
     asked = wanted(order, protocol)
     found: list[Flag] = []
 
@@ -52,7 +56,7 @@ def check(order: Order, protocol: Protocol | None, rules: Rules | None = None) -
         if rule is not None and evidence:
             found.append(Flag(code, rule.severity, rule.id, rule.source, rule.message, rule.action, evidence))
 
-    devices(order, words, asked, rules, add)
+    devices(order, protocol, words, asked, rules, add)
     if "LP" in asked:
         add("anticoagulation_lp", spans(rules["anticoagulation_lp"], words))
     reactions(order, words, asked, rules, add)
@@ -100,8 +104,9 @@ def clicked_contrast(click: str) -> str:
 
 
 def contrast_clicked(click: str) -> str:
-    """clicked_contrast, less "with sedation", "w MRS" and the like."""
-    return clicked_contrast(WITH_NO_AGENT.sub(" ", click))
+    """with, none or "", read more closely than clicked_contrast: "w/o contrast" is none, "with sedation" says nothing."""
+    words, stripped = NO_AGENT.subn(" ", WITH_NO_AGENT.sub(" ", click))
+    return "with" if AGENT.search(words) else "none" if stripped else ""
 
 
 # --- implants, metal, claustrophobia -------------------------------------------------------------------------------------------
@@ -116,18 +121,25 @@ UNKNOWN_CLIP = re.compile(r"\b(unknown|unk|not known|unidentified|never located|
 EYES_CLEARED = re.compile(r"no (eye|metal|orbital?|ocular) (\w+ ?)?(injur\w+|exposure|fragments?)|orbits? (were |are )?(clear(ed)?|neg(ative)?)\b|"
                           r"cleared (for|by) mri?|screening (films?|x-?rays?|ct) (clear|neg)\w*")
 TRADE = re.compile(r"weld|grind|machinist|lathe|work|boiler|foundry|tool|fabricat|sheet")
-# what no pathway for non-conditional pacemakers covers
-STRANDED = re.compile(r"(?<!nothing )(?<!no )(abandon|capped|orphan|fractur|broken|retained|remnant|cut|epicardial|transvenous|temporary|tvp|patch)|"
-                      r"left (in|behind)|extraction|vad|heart ?(mate|ware)|artificial heart|impella|ecmo|iabp|balloon|swan|pa cath|expander|port|"
-                      r"mcgee|ferro|riata")
+# unsafe by name, whatever is said of it
+NAMED_UNSAFE = re.compile(
+    r"(?<!nothing )(?<!no )(abandon|capped|orphan|fractur|broken|retained|remnant|cut|epicardial|transvenous|temporary|tvp|patch)|"
+    r"left (in|behind)|extraction|vad|heart ?(mate|ware)|artificial heart|impella|ecmo|iabp|balloon|swan|pa cath|expander|port|mcgee|ferro|riata")
 
 
-def devices(order: Order, words: Words, asked: set[str], rules: Rules, add: Add) -> None:
-    """Implants, metal and claustrophobia, when an MR is clicked, suggested or weighed in the text."""
-    if "MR" not in asked and not ASKS_MR.search(words.low):
+PATHWAY = re.compile(r"\bpathway\b|non-?conditional (mri )?(program|protocol|workflow)|"
+                     r"\b(ep|cardiology|cards|device clinic|mri? safety|radiology)\b[a-z ]{0,16}\b(approved|cleared|ok'?d|agrees|oks)\b")
+INSTEAD_OF_MR = re.compile(r"contraindicated|unsafe", re.I)
+
+
+def devices(order: Order, protocol: Protocol | None, words: Words, asked: set[str], rules: Rules, add: Add) -> None:
+    """Implants, metal and claustrophobia, when an MR is clicked, suggested, weighed in the text, or replaced by what is suggested."""
+    stands_in = protocol is not None and any(INSTEAD_OF_MR.search(indication) for indication in protocol.indications)
+    if "MR" not in asked and not stands_in and not ASKS_MR.search(words.low):
         return
     found = {code: [*stated(rules[code], order.facts.implants, "implants"), *spans(rules[code], words)]
              for code in (*DEVICES, "implant_mri_unsafe", "claustrophobia")}
+    found["claustrophobia"] += stated(rules["claustrophobia"], order.priors, "priors")
     everything = " | ".join((words.low, *(value.lower() for value in order.facts.implants)))
 
     def keep(code: str, wanted: Callable[[str], object]) -> None:
@@ -137,9 +149,10 @@ def devices(order: Order, words: Words, asked: set[str], rules: Rules, add: Add)
         keep("implant_mri_check", lambda said: "shunt" not in said and "vp" not in said)
     if found["metal_fragment_mri"] and EYES_CLEARED.search(words.low):      # a trade alone is no fragment
         keep("metal_fragment_mri", lambda said: not TRADE.search(said))
-    if found["pacemaker_mri"] and not any(found[code] for code in DEVICES[1:]):
-        # ACR 2024: a pacemaker that is not conditional may be scanned on a pathway; abandoned leads may not
-        keep("implant_mri_unsafe", STRANDED.search)
+    if not order.facts.implants and not any(found[code] for code in DEVICES):
+        keep("implant_mri_unsafe", NAMED_UNSAFE.search)         # "no MRI at this site" speaks of no device
+    elif found["pacemaker_mri"] and PATHWAY.search(words.low):   # ACR 2024: without abandoned leads it may be scanned on a pathway
+        keep("implant_mri_unsafe", NAMED_UNSAFE.search)
     if found["aneurysm_clip_mri"] and UNKNOWN_CLIP.search(everything):
         found["implant_mri_unsafe"] += found["aneurysm_clip_mri"]
     for code, evidence in found.items():
@@ -215,7 +228,8 @@ CHILDBIRTH_OVER = re.compile(r"\b(post-? ?partum|ppd ?#?\d+|delivered|miscarr\w*
                              r"(days?|weeks?|wks?|months?|mo) (after|post|since) (delivery|c-?section|birth|svd))\b")
 NOT_PREGNANT = re.compile(r"\b(preg\w*|hcg|upt|icon)( test| screen| status)?( is| was| today)*\W{0,3}(neg|-(?=[ .,;)]|$))|"
                           r"neg(ative)? (urine |serum |beta )?(hcg|upt|preg\w*)|not pregnant|hysterectomy|tubal|btl\b|post-?menopaus|"
-                          r"oophorectom|menopause|no uterus")
+                          r"oophorectom|menopause|no uterus|premenarch\w*|vasectomy|\biud\b|nexplanon|bso\b|turner syndrome|"
+                          r"(on her period|menses (now|today)|currently menstruating|lmp (today|yesterday|last week|\d+ ?d(ays?)? ago|this week))")
 LONG_MR_YEARS = (0.25, 7.0)     # 3 months to 6 years: rarely still for a long MR
 LONG_MR_MINUTES = 15
 AWAKE = re.compile(r"\b(feed[ -]?(and|&|n|\+)[ -]?(wrap|sleep|swaddle)|awake|(no|without) (sedation|ga|anesthesia)|non-?sedated|"
@@ -227,24 +241,39 @@ LIFTED = re.compile(r"\b(lift\w*|deadlift\w*|squat\w*|bench\w*|press\w*|crush\w*
 
 
 def pregnancy(order: Order, words: Words, asked: set[str], rules: Rules, add: Add) -> None:
-    age, sex, known = order.age_years, order.patient.sex, order.facts.pregnant
+    age, sex, known = age_of(order, words.low), order.patient.sex, order.facts.pregnant
     if known:
         add("pregnancy", [Evidence("pregnant", field="pregnant")])
     if known or sex == "M" or not (age is None or 10 <= age <= 55):
         return
     over = bool(NOT_PREGNANT.search(words.low))
     said = spans(rules["pregnancy"], words)
-    if said and (over or CHILDBIRTH_OVER.search(words.low)):        # then only a count of weeks says that she is
+    over = over or bool(CHILDBIRTH_OVER.search(words.low))
+    if over:                                                        # then only a count of weeks says that she is
         said = [e for e in said if re.search(r"\d", e.text)]
     add("pregnancy", said)
     if not said and known is None and sex == "F" and age is not None and 12 <= age <= 50 and asked & {"ionising", "gadolinium"} and not over:
         add("pregnancy_status_unknown", [Evidence("pregnancy status not given", field="pregnant")])
 
 
+SAID_AGE = re.compile(r"\b(\d{1,3}) ?-?(?:(y)(?:rs?|ears?)?|(m)(?:o|os|onths?)?|(w)(?:k|ks|eeks?)?|(d)(?:ays?)?)[ -]?"
+                      r"(?:/?o(?:ld)?\b|(?=[mf]\b|boy|girl|male|female|infant|man|woman))")
+NEWBORN = re.compile(r"\b(neonate|newborn|dol ?\d|preterm|term infant)\b")
+
+
+def age_of(order: Order, text: str) -> float | None:
+    """Years: from the metadata, else the first age that the text says, else None."""
+    if order.age_years is not None:
+        return order.age_years
+    if m := SAID_AGE.search(text):
+        return int(m[1]) / (1 if m[2] else 12 if m[3] else 52 if m[4] else 365)
+    return 0.0 if NEWBORN.search(text) else None
+
+
 def people(order: Order, protocol: Protocol | None, words: Words, asked: set[str], rules: Rules, add: Add) -> None:
     """Children, sedation and weight."""
-    age, click, rule = order.age_years, order.ordered_exam, rules["anesthesia_sedation"]
-    if age is not None and age < 18 and asked & {"CT", "XR", "XA"}:
+    age, click, rule = age_of(order, words.low), order.ordered_exam, rules["anesthesia_sedation"]
+    if age is not None and age < 18 and "CT" in asked:
         add("radiation_child", [Evidence(f"age {age:g}", field="age_years")])
     sedation = spans(rule, words) + stated(rule, (click,), "ordered_exam")
     long_mr = protocol is not None and protocol.modality == "MR" and protocol.minutes >= LONG_MR_MINUTES
@@ -272,14 +301,25 @@ SAME_SIDE = re.compile(r"\b(left|right|l|r) (?:mca|aca|ica|m1|m2|hemispher\w+|ce
 
 def exam(order: Order, protocol: Protocol | None, words: Words, rules: Rules, add: Add) -> None:
     """Flags about the order itself: the click against the question, sides, repeats, missing words."""
-    if len(re.findall(r"[a-z]{2,}", words.low[:200])) < 3:
+    if says_little(words, rules["missing_info"]):
         add("missing_info", [Evidence(order.text[:60], 0, min(60, len(order.text)))])
     if protocol is not None and (wrong := mismatch(order.ordered_exam, protocol)):
         add("ordered_exam_mismatch", [Evidence(f"{order.ordered_exam} against {protocol.id}: {wrong}", field="ordered_exam")])
     add("laterality_conflict", sides_conflict(order.ordered_exam, words, rules["laterality_conflict"]))
-    if order.priors and (prior := repeated(order, protocol, words.low, rules["duplicate_recent_exam"])):
+    if (prior := repeated(order, protocol, words.low, rules["duplicate_recent_exam"])):
         add("duplicate_recent_exam", [Evidence(prior, field="priors")])
     add("low_value", spans(rules["low_value"], words))
+
+
+SHORT = 80      # characters; longer texts say something
+
+
+def says_little(words: Words, vague: Rule) -> bool:
+    """A short text of nothing but vague words and symptom codes."""
+    if len(words.low.strip()) > SHORT:
+        return False
+    rest = vague.pattern.sub(" ", words.low) if vague.pattern else words.low
+    return not re.search(r"[a-z]\w|\d", rest)
 
 
 def mismatch(click: str, protocol: Protocol) -> str:
@@ -288,9 +328,26 @@ def mismatch(click: str, protocol: Protocol) -> str:
     contrast = contrast_clicked(click)
     if clicked and not clicked & set(protocol.modality.split("/")):
         return "modality"
-    if contrast and (contrast == "none") != (protocol.contrast == "none"):
+    if contrast and (contrast == "none") != (protocol.contrast == "none") and protocol.id not in EITHER_CONTRAST:
         return "contrast"
+    named = next((words for name, words in NAMED.items() if protocol.id.startswith(name)), None)
+    if named is not None:
+        return "" if not clicked or all(re.search(word, click, re.I) for word in named) else "region"
     return "region" if region_differs(click, protocol) else ""
+
+
+EITHER_CONTRAST = {"MRA_NECK"}
+NAMED = {       # special protocols -> what a click must say to mean them
+    "CT_STROKE_CODE": (r"stroke|code|cta|ctp|perfusion|angio|bat\b",), "CTA_": (r"cta|angio",), "CTV_HEAD": (r"ctv|veno",),
+    "CT_TRAUMA_HEAD_CSPINE": (r"head|brain|trauma", r"spine|trauma|neck"), "MR_IAC": (r"ia[cm]|auditory|temporal|\bear|acoustic|cpa|post\w* fossa",),
+    "MR_ORBIT": (r"orbit|optic|eye",), "MR_PITUITARY": (r"pituit|sella|orbit",), "MR_VENOGRAM": (r"venogr|mrv|vein|venous",),
+    "MRA_HEAD": (r"mra|angio",), "MRA_NECK": (r"mra|angio",), "MR_DISSECTION": (r"dissect|mra|angio",),
+    "MR_VESSEL_WALL": (r"wall|vascul|brain|head",),
+    "MR_AVM": (r"avm|brain|time|twist|tricks|w\b",), "MR_SIH": (r"spine|leak|sih", r"brain|leak|sih"), "MR_FETAL": (r"f(o)?etal",),
+    "MR_CHIARI": (), "MR_SPECTRO": (r"spectro|mrs|brain|head",), "PET_AMYLOID": (r"amyloid|tau",),
+    "NM_DATSCAN": (r"dat",), "MR_SKULLBASE": (), "MR_TN_CN": (r"nerve|trigem|iac|fiesta|ciss|cn\b|brain",),
+    "MR_SRS_PLAN": (), "MR_POSTOP_48H": (), "MR_FUNCTIONAL": (r"func|fmri|dti|language|motor|brain",),
+}
 
 
 def sides_conflict(click: str, words: Words, doubt: Rule) -> list[Evidence]:
@@ -298,8 +355,9 @@ def sides_conflict(click: str, words: Words, doubt: Rule) -> list[Evidence]:
     text = words.original
     said = [*SIDE.finditer(text), *SIDED_CODE.finditer(text)]
     click_sides, text_sides = {side(m[1]) for m in SIDE.finditer(click)}, {side(m[1]) for m in said}
-    if len(click_sides) == 1 and len(text_sides) == 1 and "both" not in text_sides and click_sides != text_sides:
-        return [Evidence(click, field="ordered_exam"), span_of(said[0], text)]
+    against = [m for m in said if len(click_sides) == 1 and side(m[1]) not in click_sides]
+    if against and "both" not in text_sides and 2 * len(against) >= len(said):
+        return [Evidence(click, field="ordered_exam"), span_of(against[0], text)]
     if text_sides >= {"left", "right"} and (doubted := spans(doubt, words)):
         return doubted
     return [span_of(m, text) for m in SAME_SIDE.finditer(text) if side(m[1]) == side(m[2])]
@@ -310,13 +368,13 @@ def side(word: str) -> str:
 
 
 AGO = re.compile(r"\b(\d+|few|several|couple|one|two|three|four|five|six)(?: of)? ?"
-                 r"(min|mins|minutes?|h|hr|hrs|hours?|d|days?|w|wk|wks|weeks?) (?:ago|earlier|prior)\b", re.I)
+                 r"(min|mins|minutes?|h|hr|hrs|hours?|d|days?|w|wk|wks|weeks?|mo|mos|months?) (?:ago|earlier|prior|back)\b", re.I)
 NOW = re.compile(r"\b(today|yesterday|overnight|tonight|this (?:morning|am|week)|last (?:night|week)|day ?\d|dol ?\d+|"
                  r"(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?)\b", re.I)
 DAY_MONTH = re.compile(r"(?<![\d/])(1[0-2]|[1-9])/(3[01]|[12]?\d)(?![\d/])")
 NUMBER = {"few": 3, "several": 5, "couple": 2, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 DAYS = {"m": 0.001, "h": 0.04, "d": 1.0, "w": 7.0}
-AGAIN = re.compile(r"\b(again|repeat\w*|redo\w*)\b")
+AGAIN = re.compile(r"\b(again|repeat\w*|redo\w*|re-?scan\w*|another (mri?|ct|scan|look|one)|second opinion)\b")
 LYTIC = re.compile(r"\b(24 ?h\w*|tnk|tpa|lytic|vasospasm)\b")
 # a reason that the text gives for another look
 REASON = re.compile(r"\b(interval|progress(ion|ed|ing|ive)|response|respond\w*|growth|plan(ning|ned)?|nav|navigation|stealth|post-?op\w*|pod|24 ?h|"
@@ -332,24 +390,34 @@ def repeated(order: Order, protocol: Protocol | None, text: str, cue: Rule) -> s
     if protocol is None or not kind[0]:
         return ""
     meant = kind_of(f"{protocol.id.replace('_', ' ')} {protocol.region}")
-    for prior in order.priors:
+    longest = 120 if AGAIN.search(text) else 42
+    for prior in order.priors or told(text):
         days = days_since(prior)
-        if days is None or days > 42 or not same_kind(kind, kind_of(prior)) or first_contrast(order.ordered_exam, prior):
+        if days is None or days > longest or not same_kind(kind, kind_of(prior)) or first_contrast(order.ordered_exam, prior):
             continue
         if not same_kind(kind, meant):
-            if (days <= 10 or (days <= 14 and AGAIN.search(text))) and not LYTIC.search(text):
+            near = days <= 10 or (days <= 14 and AGAIN.search(text))
+            if near and protocol.id != "CT_STROKE_CODE" and not LYTIC.search(text):
                 return prior
         elif protocol.id not in PLANNED and (protocol.contrast == "none" or clicked_contrast(prior) != "none") and not REASON.search(text):
             words = f"{text} {order.ordered_exam} {prior}".lower()
-            if cue.pattern and cue.pattern.search(words):
+            if days <= 7 or (cue.pattern and cue.pattern.search(words)):
                 return prior
     return ""
+
+
+TOLD = re.compile(r"\b(?:mri?|ct|cta|mra|scan)\b[^.;\n]{0,60}")
+
+
+def told(text: str) -> tuple[str, ...]:
+    """Earlier exams that only the text tells of, when it asks for another."""
+    return tuple(m[0] for m in TOLD.finditer(text) if days_since(m[0]) is not None) if AGAIN.search(text) else ()
 
 
 def days_since(prior: str) -> float | None:
     """How long ago a prior was, in days; None when it does not say."""
     if m := AGO.search(prior):
-        return (NUMBER.get(m[1].lower()) or float(m[1])) * DAYS[m[2][0].lower()]
+        return (NUMBER.get(m[1].lower()) or float(m[1])) * (30.0 if m[2].lower().startswith("mo") else DAYS[m[2][0].lower()])
     if NOW.search(prior):
         return 1.0
     return 8.0 if DAY_MONTH.search(prior) else None     # a day and a month, no year: of late, as a rule
@@ -363,7 +431,8 @@ def first_contrast(click: str, prior: str) -> bool:
 Kind = tuple[frozenset[str], bool, frozenset[str]]
 VESSELS = re.compile(r"\b(cta|mra|ctv|mrv|dsa|angio\w*|venogra\w*|carotids?|duplex)\b", re.I)
 PARTS = {name: re.compile(rf"\b({pattern})\b", re.I) for name, pattern in {
-    "head": "brain|head|cranial|stroke", "neck": "neck|carotids?|vertebral", "face": r"face|facial|max\w*|sinus\w*", "orbits": "orbits?|eyes?",
+    "head": "brain|head|cranial|stroke|h ?[&/] ?n", "neck": "neck|carotids?|vertebral|h ?[&/] ?n",
+    "face": r"face|facial|max\w*|sinus\w*", "orbits": "orbits?|eyes?",
     "ear": "temporal|iacs?|ear|mastoid", "sella": "pituitary|sella", "c": "c(ervical)?[ -]?spine", "t": "(t|thoracic)[ -]?spine",
     "l": "(l|lumbar)[ -]?spine", "spine": "spine"}.items()}
 
@@ -382,8 +451,8 @@ REGIONS = {     # what a click says -> words that stand in a protocol's region
     r"\b(brain|head|cranial|stroke)\b": ("brain", "head", "sella", "IAC", "orbits", "vessels", "veins", "cisterns", "skull base"),
     r"\b(neck|carotid)\b": ("neck", "brachial", "cervical"),
     r"\bc(ervical)?[ -]?spine\b": ("cervical", "spine"), r"\bt(horacic)?[ -]?spine\b": ("thoracic", "thoracolumbar", "spine"),
-    r"\bl(umbar)?[ -]?spine\b": ("lumbar", "thoracolumbar", "spine", "LS plexus"), r"\b(sinus|face|facial)\b": ("sinuses", "face"),
-    r"\borbits?\b": ("orbits",), r"\b(temporal|iac)\b": ("temporal bone", "IAC"), r"\b(pituitary|sella)\b": ("sella",),
+    r"\bl(umbar)?[ -]?spine\b": ("lumbar", "thoracolumbar", "spine", "LS plexus"), r"\b(sinus|face|facial|max\w*)\b": ("sinuses", "face", "orbits"),
+    r"\borbits?\b": ("orbits", "face"), r"\b(temporal|iac|ear|mastoid)\b": ("temporal bone", "IAC"), r"\b(pituitary|sella)\b": ("sella",),
 }
 
 
