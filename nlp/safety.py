@@ -15,10 +15,15 @@ Add = Callable[[str, Iterable[Evidence]], None]
 
 # a denial reaches the noun phrase beside it and no further: a hazard wrongly denied is worse than one wrongly shown
 NEGATED = re.compile(r"\b(no|denies|denied|without|never had|neg(ative)? for|free of|no (history|hx|h/o) of|does not have|doesn'?t have)"
-                     r"( (?!but\b|has\b|had\b|with\b|because\b|mri?\b|ct\b)(a|an|any|\w+)[,/]?){0,2}[ /]$")
+                     r"( (?!but\b|has\b|had\b|with\b|because\b|mri?\b|ct\b|contrast\b|gad\b)(a|an|any|\w+)/?){0,2}[ /]$|"
+                     r"\b(no|denies) (pace\w*|icd|implants?|devices?|metal|hardware|clips?|stents?|allerg\w*|stimulators?)"
+                     r"(,? (or |nor |and )?[\w-]+){0,4}[, /]+$")
 DENIED_AFTER = re.compile(r"^ ?(test )?(was |is |were |has been |since )?(neg(ative)?(?= *($|[.;,\n]))|removed|explanted|ruled out|excluded)\b")
 UNSURE = re.compile(r"\b(unsure|unknown|not sure|unclear|whether|if)\b[^.;\n]{0,20}$")
-FAMILY = re.compile(r"\b(mother|father|sister|brother|mom|dad|wife|husband|grand\w+|aunt|uncle|cousin|partner|family)\b[^.;\n]{0,25}$")
+FAMILY = re.compile(r"\b(mother|father|sister|brother|mom|dad|wife|husband|grand\w+|aunt|uncle|cousin|partner|family)\b"
+                    r"(?![^.;\n]*\b(says?|said|states?|reports?|thinks?|believes?|notes?|mentions?|confirms?|told|tells|brought|he|she|his|pt|"
+                    r"patient|child|kid)\b)"
+                    r"[^.;\n]{0,25}$")
 
 LP = re.compile(r"\b(lp|lumbar puncture|myelogra\w*|spinal tap|lumbar tap|tap test|opening pressure|blood patch|cisternogram|"
                 r"intrathecal (injection|chemo\w*))\b", re.I)
@@ -26,10 +31,12 @@ MODALITY = {"MR": re.compile(r"\b(mri?|mra|mrv|magnetic|fmri|mr)\b", re.I), "CT"
             "XA": re.compile(r"\b(dsa|angiogram|ir|catheter)\b", re.I), "US": re.compile(r"\b(us|ultrasound|doppler|duplex)\b", re.I),
             "XR": re.compile(r"\b(xr|x-?ray|radiograph|\d view|films?)\b", re.I), "FL": LP,
             "NM": re.compile(r"\b(pet|spect|datscan|nuclear|scintigraphy)\b", re.I)}
+ALSO = {"CT": re.compile(r"\b(ncct|nchct|ct\w{1,3}|cths?|cats?)\b", re.I), "XR": re.compile(r"\b(shunt|skull) (series|films?)\b", re.I),
+        "NM": re.compile(r"\bdat[ -]scan\b", re.I)}
 WITH = re.compile(r"\b(w|with|w/|gad|post|contrast|cta|ctv|ctp|enhanced|wwo|w/wo)\b|w ?[&+/] ?wo|w/wo|w and wo", re.I)
 WITHOUT = re.compile(r"\b(wo|w/o|without|non-?con\w*|plain)\b", re.I)
 NO_AGENT = re.compile(r"\b(?:w/o|wo|without|no|non|plain)\b[ -]?(?:iv )?(?:contrast|con\b|gad\w*|dye)?|\bnon-?con\w*", re.I)
-AGENT = re.compile(r"\b(w|with|gad\w*|contrast|dye|cta|ctv|ctp|enhanced|wwo|ct angio\w*|post[- ]?(con\w*|gad))\b|\bw/(?!o)|"
+AGENT = re.compile(r"\b(w|with|gad\w*|contrast|dye|cta|ctv|ctp|enhanced|wwo|(ct|cat) (angio|veno|perf)\w*|post[- ]?(con\w*|gad))\b|\bw/(?!o)|"
                    r"\+ ?c\b(?! ?-?spine)", re.I)
 WITH_NO_AGENT = re.compile(r"\bw(ith|/)? ?(mrs|spectro\w*|perfusion|dti|sedation|an(a)?es\w*|ga|mra|mrv|cine|thin\w*|flow|recons?|3d|nav\w*|"
                            r"swi|dwi|csf|fiesta|volum\w*)\b", re.I)
@@ -49,16 +56,17 @@ def check(order: Order, protocol: Protocol | None, rules: Rules | None = None) -
     begins = any_term(tuple(rule for code, rule in rules.items() if code != "missing_info"))
     words = Words(order.text, low, tuple(m.start() for m in begins.finditer(low)))
     asked = wanted(order, protocol)
+    if weighs_mr(protocol, low):
+        asked.add("MR")
     found: list[Flag] = []
 
     def add(code: str, evidence: Iterable[Evidence]) -> None:
         rule, evidence = rules.get(code), tuple(evidence)[:4]
-        if rule is not None and evidence:
+        if rule is not None and evidence and {rule.modality, rule.contrast} <= {"", *asked}:
             found.append(Flag(code, rule.severity, rule.id, rule.source, rule.message, rule.action, evidence))
 
-    devices(order, protocol, words, asked, rules, add)
-    if "LP" in asked:
-        add("anticoagulation_lp", spans(rules["anticoagulation_lp"], words))
+    devices(order, words, asked, rules, add)
+    add("anticoagulation_lp", spans(rules["anticoagulation_lp"], words))
     reactions(order, words, asked, rules, add)
     kidney(order, words, asked, rules, add)
     pregnancy(order, words, asked, rules, add)
@@ -75,14 +83,12 @@ def lowered(text: str) -> str:
 
 def wanted(order: Order, protocol: Protocol | None) -> set[str]:
     """What is clicked or suggested: modalities, contrast agents, LP, ionising."""
-    click, asked = order.ordered_exam, set()
-    for name, pattern in MODALITY.items():
-        if pattern.search(click):
-            asked.add(name)
+    click = order.ordered_exam
+    asked = modalities_of(click)
     with_agent = contrast_clicked(click) == "with"
     if with_agent and "MR" in asked:
         asked.add("gadolinium")
-    if with_agent and asked & {"CT", "XA"}:
+    if "XA" in asked or "myelo" in click.lower() or (with_agent and "CT" in asked):
         asked.add("iodinated")
     if protocol is not None:
         if protocol.contrast != "none":
@@ -95,6 +101,10 @@ def wanted(order: Order, protocol: Protocol | None) -> set[str]:
     if asked & {"CT", "XA", "FL", "NM", "XR"}:
         asked.add("ionising")
     return asked
+
+
+def modalities_of(words: str) -> set[str]:
+    return {name for name, pattern in MODALITY.items() if pattern.search(words)} | {name for name, pattern in ALSO.items() if pattern.search(words)}
 
 
 def clicked_contrast(click: str) -> str:
@@ -112,7 +122,6 @@ def contrast_clicked(click: str) -> str:
 # --- implants, metal, claustrophobia -------------------------------------------------------------------------------------------
 
 DEVICES = ("pacemaker_mri", "neurostimulator_mri", "cochlear_implant_mri", "aneurysm_clip_mri", "metal_fragment_mri", "implant_mri_check")
-# the text itself weighs an MR: then the implant counts although CT is clicked and suggested
 ASKS_MR = re.compile(r"\b(mri|mra|mrv|magnet|(not |non-? ?|un)?conditional(?! on| upon)|mr[ -]?(safe|unsafe|compatible|safety))\b|"
                      r"\b(scream\w*|panic\w*|claustro\w*)\b[^.;\n]{0,30}\b(scanner|tube|bore|tunnel)\b")
 FIXED_VALVE = re.compile(r"\b(fixed|non-?programmable|delta valve|delta fixed|(low|medium|high)[ -]pressure)\b")
@@ -132,14 +141,20 @@ PATHWAY = re.compile(r"\bpathway\b|non-?conditional (mri )?(program|protocol|wor
 INSTEAD_OF_MR = re.compile(r"contraindicated|unsafe", re.I)
 
 
-def devices(order: Order, protocol: Protocol | None, words: Words, asked: set[str], rules: Rules, add: Add) -> None:
-    """Implants, metal and claustrophobia, when an MR is clicked, suggested, weighed in the text, or replaced by what is suggested."""
-    stands_in = protocol is not None and any(INSTEAD_OF_MR.search(indication) for indication in protocol.indications)
-    if "MR" not in asked and not stands_in and not ASKS_MR.search(words.low):
+def weighs_mr(protocol: Protocol | None, text: str) -> bool:
+    """The text weighs an MR, or what is suggested replaces one: then an implant counts although CT is clicked and suggested."""
+    replaces = protocol is not None and any(INSTEAD_OF_MR.search(indication) for indication in protocol.indications)
+    return replaces or bool(ASKS_MR.search(text))
+
+
+def devices(order: Order, words: Words, asked: set[str], rules: Rules, add: Add) -> None:
+    """Implants, metal and claustrophobia, when an MR is clicked, suggested, weighed or replaced."""
+    if "MR" not in asked:
         return
     found = {code: [*stated(rules[code], order.facts.implants, "implants"), *spans(rules[code], words)]
              for code in (*DEVICES, "implant_mri_unsafe", "claustrophobia")}
-    found["claustrophobia"] += stated(rules["claustrophobia"], order.priors, "priors")
+    for code in (*DEVICES[:5], "claustrophobia"):
+        found[code] += stated(rules[code], order.priors, "priors")
     everything = " | ".join((words.low, *(value.lower() for value in order.facts.implants)))
 
     def keep(code: str, wanted: Callable[[str], object]) -> None:
@@ -164,7 +179,8 @@ def devices(order: Order, protocol: Protocol | None, words: Words, asked: set[st
 REACTION = re.compile(
     r"\b(allerg\w*|hives|urticaria\w*|welts|anaphyla\w*|reaction|reacted|rxn|rash|wheez\w*|bronchospasm|itch\w*|angioedema|ed[ae]ema|"
     r"laryng\w*|throat|swelling|swelled|swollen|lips|epi(nephrine|pen)?|vomit\w*|sneez\w*|premed\w*(?! not)|pre-?treat\w*|coded|cardiac arrest|"
-    r"intubated|tubed|sjs|intoleran\w*|adverse|hypotensi\w+|syncop\w+|passed out|icu)\b")
+    r"intubated|tubed|sjs|intoleran\w*|adverse|hypotensi\w+|syncop\w+|passed out|breathing|sob|"
+    r"broke out|could ?n[o']t breathe|collaps\w*|blew up|closed up|crashed|reacts|breakthrough|steroid prep|pred prep|puffy|blotch\w*)\b")
 NO_REACTION = re.compile(r"\b(no|nkda|denies|without( any)?|never( had)?|tolerated|0) [^.;\n]{0,20}$")
 # in the allergy list these words stand alone
 LISTED_CONTRAST = re.compile(r"\b(contrast|(?<!food )(?<!hair )(?<!red )(?<!yellow )(?<!blue )dye)\b")
@@ -212,13 +228,11 @@ def kidney(order: Order, words: Words, asked: set[str], rules: Rules, add: Add) 
             if int(m[1]) < 30 and not NOW_HIGHER.match(words.low, m.end()) and not (egfr is not None and OLD_VALUE.match(words.low, m.end()))]
     dialysis = spans(rules["egfr_low_for_gadolinium"], words)
     acute = spans(rules["egfr_low_for_iodinated"], words)
-    if "gadolinium" in asked:
-        add("egfr_low_for_gadolinium", low + dialysis)
-    if "iodinated" in asked:
-        add("egfr_low_for_iodinated", low + dialysis + acute)
-        drug = spans(rules["metformin"], words)
-        if drug and (low or dialysis or acute):
-            add("metformin", drug + low + dialysis + acute)
+    add("egfr_low_for_gadolinium", low + dialysis)
+    add("egfr_low_for_iodinated", low + dialysis + acute)
+    drug = spans(rules["metformin"], words)
+    if drug and (low or dialysis or acute):
+        add("metformin", drug + low + dialysis + acute)
 
 
 # --- the patient ---------------------------------------------------------------------------------------------------------------
@@ -231,8 +245,9 @@ NOT_PREGNANT = re.compile(r"\b(preg\w*|hcg|upt|icon)( test| screen| status)?( is
                           r"oophorectom|menopause|no uterus|premenarch\w*|vasectomy|\biud\b|nexplanon|bso\b|turner syndrome|"
                           r"(on her period|menses (now|today)|currently menstruating|lmp (today|yesterday|last week|\d+ ?d(ays?)? ago|this week))")
 LONG_MR_YEARS = (0.25, 7.0)     # 3 months to 6 years: rarely still for a long MR
-LONG_MR_MINUTES = 15
-AWAKE = re.compile(r"\b(feed[ -]?(and|&|n|\+)[ -]?(wrap|sleep|swaddle)|awake|(no|without) (sedation|ga|anesthesia)|non-?sedated|"
+LONG_MR_MINUTES = 20
+AWAKE = re.compile(r"\b(cooperat\w+|goggles|holds still|lies still|child life|mock scanner|awake|non-?sedated|"
+                   r"feed[ -]?(and|&|n|\+)[ -]?(wrap|sleep|swaddle)|(no|without) (sedation|ga|anesthesia)|"
                    r"sedation (declined|refused)|(avoid|refuse)\w* (sedation|anesthesia|ga))\b")
 HEAVY_KG = 160
 WEIGHT = re.compile(r"(?<![\d.])(\d{3})\s*(kgs?|kilos?|kilograms?|lbs?|pounds|#)(?!\w)(?! (bar|deadlift|squat|bench|press|weights?|load|beam))")
@@ -276,9 +291,9 @@ def people(order: Order, protocol: Protocol | None, words: Words, asked: set[str
     if age is not None and age < 18 and "CT" in asked:
         add("radiation_child", [Evidence(f"age {age:g}", field="age_years")])
     sedation = spans(rule, words) + stated(rule, (click,), "ordered_exam")
-    long_mr = protocol is not None and protocol.modality == "MR" and protocol.minutes >= LONG_MR_MINUTES
-    if long_mr and age is not None and LONG_MR_YEARS[0] <= age < LONG_MR_YEARS[1] and not AWAKE.search(words.low):
-        sedation.append(Evidence(f"age {age:g}, MR of {protocol.minutes} minutes", field="age_years"))
+    minutes = protocol.minutes if protocol is not None and protocol.modality == "MR" else 0
+    if minutes >= LONG_MR_MINUTES and age is not None and LONG_MR_YEARS[0] <= age < LONG_MR_YEARS[1] and not AWAKE.search(words.low):
+        sedation.append(Evidence(f"age {age:g}, MR of {minutes} minutes", field="age_years"))
     add("anesthesia_sedation", sedation)
     heavy = [span_of(m, words.original) for m in WEIGHT.finditer(words.low)
              if int(m[1]) * (1 if m[2].startswith("k") else 0.4536) >= HEAVY_KG and not LIFTED.search(words.low[max(0, m.start() - 40):m.start()])]
@@ -324,7 +339,7 @@ def says_little(words: Words, vague: Rule) -> bool:
 
 def mismatch(click: str, protocol: Protocol) -> str:
     """modality, contrast or region when the click does not fit the protocol by it; else ""."""
-    clicked = {name for name, pattern in MODALITY.items() if pattern.search(click)}
+    clicked = modalities_of(click)
     contrast = contrast_clicked(click)
     if clicked and not clicked & set(protocol.modality.split("/")):
         return "modality"
@@ -338,15 +353,18 @@ def mismatch(click: str, protocol: Protocol) -> str:
 
 EITHER_CONTRAST = {"MRA_NECK"}
 NAMED = {       # special protocols -> what a click must say to mean them
-    "CT_STROKE_CODE": (r"stroke|code|cta|ctp|perfusion|angio|bat\b",), "CTA_": (r"cta|angio",), "CTV_HEAD": (r"ctv|veno",),
-    "CT_TRAUMA_HEAD_CSPINE": (r"head|brain|trauma", r"spine|trauma|neck"), "MR_IAC": (r"ia[cm]|auditory|temporal|\bear|acoustic|cpa|post\w* fossa",),
-    "MR_ORBIT": (r"orbit|optic|eye",), "MR_PITUITARY": (r"pituit|sella|orbit",), "MR_VENOGRAM": (r"venogr|mrv|vein|venous",),
-    "MRA_HEAD": (r"mra|angio",), "MRA_NECK": (r"mra|angio",), "MR_DISSECTION": (r"dissect|mra|angio",),
-    "MR_VESSEL_WALL": (r"wall|vascul|brain|head",),
-    "MR_AVM": (r"avm|brain|time|twist|tricks|w\b",), "MR_SIH": (r"spine|leak|sih", r"brain|leak|sih"), "MR_FETAL": (r"f(o)?etal",),
-    "MR_CHIARI": (), "MR_SPECTRO": (r"spectro|mrs|brain|head",), "PET_AMYLOID": (r"amyloid|tau",),
-    "NM_DATSCAN": (r"dat",), "MR_SKULLBASE": (), "MR_TN_CN": (r"nerve|trigem|iac|fiesta|ciss|cn\b|brain",),
-    "MR_SRS_PLAN": (), "MR_POSTOP_48H": (), "MR_FUNCTIONAL": (r"func|fmri|dti|language|motor|brain",),
+    "CTA_": (r"cta|angio",), "CTV_HEAD": (r"ctv|veno",), "CT_STROKE_CODE": (r"stroke|code|cta|ctp|perfusion|angio|bat\b",),
+    "CT_TRAUMA_HEAD_CSPINE": (r"head|brain|trauma", r"spine|trauma|neck"), "CT_SPINE_W": (r"spine|lumbar",),
+    "MR_IAC": (r"ia[cm]|auditory|temporal|\bear|acoustic|cpa|post\w* fossa",), "MR_ORBIT": (r"orbit|optic|eye",),
+    "MR_PITUITARY": (r"pituit|sella|orbit",), "MR_VENOGRAM": (r"venogr|mrv|vein|venous",), "MRA_HEAD": (r"mra|angio",), "MRA_NECK": (r"mra|angio",),
+    "MR_DISSECTION": (r"dissect|mra|angio",), "MR_VESSEL_WALL": (r"wall|vascul|brain|head",), "MR_AVM": (r"avm|brain|time|twist|tricks|w\b",),
+    "MR_TN_CN": (r"nerve|trigem|iac|fiesta|ciss|cn\b|brain",), "MR_SIH": (r"spine|leak|sih", r"brain|leak|sih"), "MR_FETAL": (r"f(o)?etal",),
+    "MR_SPECTRO": (r"spectro|mrs|brain|head",), "MR_FUNCTIONAL": (r"func|fmri|dti|language|motor|brain",), "MR_TMJ": (r"tmj|temporomand",),
+    "MR_CHIARI": (), "MR_SKULLBASE": (), "MR_SRS_PLAN": (), "MR_POSTOP_48H": (), "MRA_SPINE": (r"mra|angio",),
+    "MR_CORD_COMPRESSION": (r"total|whole|entire|complete|full|cord comp|c.*t.*l",), "MR_PED_SPINE": (r"total|whole|entire|full|c.*t.*l",),
+    "MR_SPINE_METS": (r"total|whole|entire|complete|full|mets|c.*t.*l",), "MR_SPINE_MS": (r"t[ -]?sp|thor|whole|total|full|spine (ms|w|wo)",),
+    "MR_SPINE_INFECTION": (r"spine|lumbar|thoracic|cervical",), "MR_SPINE_TRAUMA": (r"spine|lumbar|thoracic|cervical",),
+    "MR_BRACHIAL_PLEXUS": (r"plexus|brachial",), "MR_LS_PLEXUS": (r"plexus|pelvis|sacr",), "PET_AMYLOID": (r"amyloid|tau",), "NM_DATSCAN": (r"dat",),
 }
 
 
@@ -367,12 +385,12 @@ def side(word: str) -> str:
     return {"l": "left", "2": "left", "r": "right", "1": "right"}.get(word[0].lower(), "both")
 
 
-AGO = re.compile(r"\b(\d+|few|several|couple|one|two|three|four|five|six)(?: of)? ?"
+AGO = re.compile(r"\b(\d+|an?|few|several|couple|one|two|three|four|five|six)(?: of)? ?"
                  r"(min|mins|minutes?|h|hr|hrs|hours?|d|days?|w|wk|wks|weeks?|mo|mos|months?) (?:ago|earlier|prior|back)\b", re.I)
 NOW = re.compile(r"\b(today|yesterday|overnight|tonight|this (?:morning|am|week)|last (?:night|week)|day ?\d|dol ?\d+|"
                  r"(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?)\b", re.I)
 DAY_MONTH = re.compile(r"(?<![\d/])(1[0-2]|[1-9])/(3[01]|[12]?\d)(?![\d/])")
-NUMBER = {"few": 3, "several": 5, "couple": 2, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
+NUMBER = {"a": 1, "an": 1, "few": 3, "several": 5, "couple": 2, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 DAYS = {"m": 0.001, "h": 0.04, "d": 1.0, "w": 7.0}
 AGAIN = re.compile(r"\b(again|repeat\w*|redo\w*|re-?scan\w*|another (mri?|ct|scan|look|one)|second opinion)\b")
 LYTIC = re.compile(r"\b(24 ?h\w*|tnk|tpa|lytic|vasospasm)\b")
@@ -420,6 +438,8 @@ def days_since(prior: str) -> float | None:
         return (NUMBER.get(m[1].lower()) or float(m[1])) * (30.0 if m[2].lower().startswith("mo") else DAYS[m[2][0].lower()])
     if NOW.search(prior):
         return 1.0
+    if re.search(r"\blast month\b", prior, re.I):
+        return 30.0
     return 8.0 if DAY_MONTH.search(prior) else None     # a day and a month, no year: of late, as a rule
 
 
@@ -431,16 +451,14 @@ def first_contrast(click: str, prior: str) -> bool:
 Kind = tuple[frozenset[str], bool, frozenset[str]]
 VESSELS = re.compile(r"\b(cta|mra|ctv|mrv|dsa|angio\w*|venogra\w*|carotids?|duplex)\b", re.I)
 PARTS = {name: re.compile(rf"\b({pattern})\b", re.I) for name, pattern in {
-    "head": "brain|head|cranial|stroke|h ?[&/] ?n", "neck": "neck|carotids?|vertebral|h ?[&/] ?n",
-    "face": r"face|facial|max\w*|sinus\w*", "orbits": "orbits?|eyes?",
-    "ear": "temporal|iacs?|ear|mastoid", "sella": "pituitary|sella", "c": "c(ervical)?[ -]?spine", "t": "(t|thoracic)[ -]?spine",
-    "l": "(l|lumbar)[ -]?spine", "spine": "spine"}.items()}
+    "head": "brain|head|cranial|stroke|h ?[&/] ?n", "neck": "neck|carotids?|vertebral|h ?[&/] ?n", "face": r"face|facial|max\w*|sinus\w*",
+    "orbits": "orbits?|eyes?", "ear": "temporal|iacs?|ear|mastoid", "sella": "pituitary|sella", "c": "c[ -]?spine|cervical",
+    "t": "t[ -]?spine|thoracic", "l": "ls?[ -]?spine|lumbar|lumbosacral", "spine": "spine|spinal"}.items()}
 
 
 def kind_of(words: str) -> Kind:
     """(modalities, vessels or not, parts of the body) named in words."""
-    modalities = frozenset(name for name, pattern in MODALITY.items() if pattern.search(words))
-    return modalities, bool(VESSELS.search(words)), frozenset(name for name, pattern in PARTS.items() if pattern.search(words))
+    return frozenset(modalities_of(words)), bool(VESSELS.search(words)), frozenset(name for name, pattern in PARTS.items() if pattern.search(words))
 
 
 def same_kind(one: Kind, two: Kind) -> bool:
@@ -448,10 +466,11 @@ def same_kind(one: Kind, two: Kind) -> bool:
 
 
 REGIONS = {     # what a click says -> words that stand in a protocol's region
-    r"\b(brain|head|cranial|stroke)\b": ("brain", "head", "sella", "IAC", "orbits", "vessels", "veins", "cisterns", "skull base"),
+    r"\b(brain|head|cranial|stroke)\b": ("brain", "head", "cisterns", "skull base"),
     r"\b(neck|carotid)\b": ("neck", "brachial", "cervical"),
-    r"\bc(ervical)?[ -]?spine\b": ("cervical", "spine"), r"\bt(horacic)?[ -]?spine\b": ("thoracic", "thoracolumbar", "spine"),
-    r"\bl(umbar)?[ -]?spine\b": ("lumbar", "thoracolumbar", "spine", "LS plexus"), r"\b(sinus|face|facial|max\w*)\b": ("sinuses", "face", "orbits"),
+    r"\b(c[ -]?spine|cervical)\b": ("cervical", "whole spine"), r"\b(t[ -]?spine|thoracic)\b": ("thoracic", "thoracolumbar"),
+    r"\b(ls?[ -]?spine|lumbar|lumbosacral)\b": ("lumbar", "thoracolumbar", "LS plexus"),
+    r"\b(sinus|face|facial|max\w*)\b": ("sinuses", "face", "orbits"),
     r"\borbits?\b": ("orbits", "face"), r"\b(temporal|iac|ear|mastoid)\b": ("temporal bone", "IAC"), r"\b(pituitary|sella)\b": ("sella",),
 }
 

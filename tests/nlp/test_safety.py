@@ -64,14 +64,15 @@ def test_a_trap_is_not_flagged(code, protocol, row):
 @pytest.mark.parametrize("text", [
     "never had MRI because of pacemaker", "not MRI conditional pacemaker", "MRI w/o contrast, without gad - pacemaker",
     "denies pain but has a pacemaker", "r/o mets pacemaker 2016", "pacemaker neg troponin", "pacemaker not removed",
-    "unsure whether pacemaker was removed",
+    "unsure whether pacemaker was removed", "no fever, pacemaker since 2016", "wife says he has a pacemaker", "2019 pacemaker",
+    "CT no contrast pacemaker", "pacemaker out of battery",
 ])
 def test_a_denial_of_something_else_hides_no_hazard(text):
     assert "pacemaker_mri" in flags("MR_BRAIN_WO", order_text=text)
 
 
 @pytest.mark.parametrize("text", ["no pacemaker", "denies pacemaker or ICD", "no history of pacemaker", "pacemaker removed 2020",
-                                  "without a pacemaker"])
+                                  "no stents, clips, pacemaker", "without a pacemaker"])
 def test_a_denied_pacemaker_is_none(text):
     assert "pacemaker_mri" not in flags("MR_BRAIN_WO", order_text=f"seizure, {text}")
 
