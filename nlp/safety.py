@@ -320,10 +320,11 @@ def exam(order: Order, protocol: Protocol | None, words: Words, rules: Rules, ad
         add("missing_info", [Evidence(order.text[:60], 0, min(60, len(order.text)))])
     if protocol is not None and (wrong := mismatch(order.ordered_exam, protocol)):
         add("ordered_exam_mismatch", [Evidence(f"{order.ordered_exam} against {protocol.id}: {wrong}", field="ordered_exam")])
-    add("laterality_conflict", sides_conflict(order.ordered_exam, words, rules["laterality_conflict"]))
-    if (prior := repeated(order, protocol, words.low, rules["duplicate_recent_exam"])):
+    add("laterality_conflict", sides_conflict(order.ordered_exam, words, order.priors, rules["laterality_conflict"]))
+    low_value = spans(rules["low_value"], words)
+    if prior := repeated(order, protocol, words.low, rules["duplicate_recent_exam"], bool(low_value)):
         add("duplicate_recent_exam", [Evidence(prior, field="priors")])
-    add("low_value", spans(rules["low_value"], words))
+    add("low_value", low_value)
 
 
 SHORT = 80      # characters; longer texts say something
@@ -368,17 +369,36 @@ NAMED = {       # special protocols -> what a click must say to mean them
 }
 
 
-def sides_conflict(click: str, words: Words, doubt: Rule) -> list[Evidence]:
-    """Click and text name opposite sides, or the text doubts its own side, or the weakness lies on the side of the stroke."""
+def sides_conflict(click: str, words: Words, priors: tuple[str, ...], doubt: Rule) -> list[Evidence]:
+    """Opposite sides in click, words, codes and priors; or the text doubts its own side; or the weakness lies on the side of the stroke."""
     text = words.original
-    said = [*SIDE.finditer(text), *SIDED_CODE.finditer(text)]
-    click_sides, text_sides = {side(m[1]) for m in SIDE.finditer(click)}, {side(m[1]) for m in said}
-    against = [m for m in said if len(click_sides) == 1 and side(m[1]) not in click_sides]
-    if against and "both" not in text_sides and 2 * len(against) >= len(said):
+    said, coded = list(SIDE.finditer(text)), list(SIDED_CODE.finditer(text))
+    clicked = {side(m[1]) for m in SIDE.finditer(click)}
+    in_words, in_codes = {side(m[1]) for m in said}, {side(m[1]) for m in coded} - {"both"}
+    against = [m for m in (*said, *coded) if len(clicked) == 1 and side(m[1]) not in {"both", *clicked}]
+    if against and 2 * len(against) >= len(said) + len(coded):
         return [Evidence(click, field="ordered_exam"), span_of(against[0], text)]
-    if text_sides >= {"left", "right"} and (doubted := spans(doubt, words)):
+    if len(in_words) == len(in_codes) == 1 and in_words != in_codes:
+        return [span_of(said[0], text), span_of(coded[0], text)]
+    if in_words == {"left", "right"} and (doubted := spans(doubt, words)):
         return doubted
-    return [span_of(m, text) for m in SAME_SIDE.finditer(text) if side(m[1]) == side(m[2])]
+    if same := [span_of(m, text) for m in SAME_SIDE.finditer(text) if side(m[1]) == side(m[2])]:
+        return same
+    now = sided_nouns(text)
+    return [Evidence(prior, field="priors") for prior in priors
+            if any(noun in now and len(sides | now[noun]) == 2 and len(now[noun]) == 1 for noun, sides in sided_nouns(prior).items())][:1]
+
+
+def sided_nouns(text: str) -> dict[str, set[str]]:
+    """What is called left or right: noun -> sides."""
+    found: dict[str, set[str]] = {}
+    for m in SIDE.finditer(text):
+        if noun := NOUN.match(text, m.end()):
+            found.setdefault(noun[1].lower(), set()).add(side(m[1]))
+    return found
+
+
+NOUN = re.compile(r"[ -]([a-z]{3,})", re.I)
 
 
 def side(word: str) -> str:
@@ -402,13 +422,13 @@ REASON = re.compile(r"\b(interval|progress(ion|ed|ing|ive)|response|respond\w*|g
 PLANNED = {"MR_SRS_PLAN", "MR_FUNCTIONAL", "MR_POSTOP_48H", "MR_SPECTRO", "CT_NAV", "MR_BRAIN_INFECTION", "CT_STROKE_CODE"}
 
 
-def repeated(order: Order, protocol: Protocol | None, text: str, cue: Rule) -> str:
+def repeated(order: Order, protocol: Protocol | None, text: str, cue: Rule, low_value: bool) -> str:
     """The prior that the click repeats, or "": within ten days when another exam is meant, within six weeks when no reason is given."""
     kind = kind_of(order.ordered_exam)
     if protocol is None or not kind[0]:
         return ""
     meant = kind_of(f"{protocol.id.replace('_', ' ')} {protocol.region}")
-    longest = 120 if AGAIN.search(text) else 42
+    longest = 120 if low_value or AGAIN.search(text) else 42
     for prior in order.priors or told(text):
         days = days_since(prior)
         if days is None or days > longest or not same_kind(kind, kind_of(prior)) or first_contrast(order.ordered_exam, prior):
@@ -419,7 +439,7 @@ def repeated(order: Order, protocol: Protocol | None, text: str, cue: Rule) -> s
                 return prior
         elif protocol.id not in PLANNED and (protocol.contrast == "none" or clicked_contrast(prior) != "none") and not REASON.search(text):
             words = f"{text} {order.ordered_exam} {prior}".lower()
-            if days <= 7 or (cue.pattern and cue.pattern.search(words)):
+            if days <= 7 or low_value or (cue.pattern and cue.pattern.search(words)):
                 return prior
     return ""
 

@@ -197,6 +197,14 @@ def test_sides_conflict_only_when_both_are_sides(click, text, conflict):
     assert ("laterality_conflict" in flags("MR_IAC", order_text=text, ordered_exam=click)) == conflict
 
 
+@pytest.mark.parametrize("row, conflict", [
+    ({"order_text": "H90.42, hearing loss right"}, True), ({"order_text": "L SDH, bigger?", "priors": ["CT head 5 d ago: R SDH 4 mm"]}, True),
+    ({"order_text": "L arm weak", "priors": ["CT head: R MCA infarct"]}, False), ({"order_text": "L SDH and R SDH", "priors": ["R SDH"]}, False),
+])
+def test_codes_and_priors_may_contradict_the_text(row, conflict):
+    assert ("laterality_conflict" in flags("MR_BRAIN_WO", **row)) == conflict
+
+
 @pytest.mark.parametrize("row, counts", [
     ({"order_text": "relapse? could not open the images", "ordered_exam": "MRI brain",
     "priors": ["outside MR brain 9 days ago: no new lesions"]}, True),
