@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import BookError
+from data.records import Severity
 
 RULES_PATH = Path(__file__).parent / "rules.toml"
 SEVERITIES = ("stop", "warn", "inform")
@@ -18,7 +19,7 @@ KEYS = {"flag", "severity", "source", "message", "action", "modality", "contrast
 class Rule:
     id: str
     flag: str
-    severity: str
+    severity: Severity
     source: str
     message: str
     action: str
