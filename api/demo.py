@@ -53,7 +53,7 @@ def run_demo(home: Path | None, *, http: int, mllp: int, dicom: int, device: str
 
 
 def morning(console: Console, http: int, mllp: int, dicom: int, seed: int) -> None:
-    rows = simulate_orders(ORDERS, seed)
+    rows = simulate_orders(ORDERS, seed)        # a demonstration, no measurement: the model may have learnt their likes
     # each head CT belongs to the order with its accession number; these three are written for their cases
     requests = [case_order(seed, i, kind) for i, kind in enumerate(CASES)]
     start = datetime.now().replace(hour=7, minute=30, second=0, microsecond=0)
