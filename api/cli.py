@@ -76,6 +76,7 @@ def protocol(
     device: Device = "auto",
 ) -> None:
     """Suggest protocols: one JSON line an order."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")       # so small a model is slower on two threads when the cores are busy
     from data.book import BOOK_PATH, read_book
     from data.records import Order, as_json
     from nlp.suggest import Suggester

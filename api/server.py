@@ -30,6 +30,8 @@ def run(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; raises StoreError when a port is taken or the store cannot be written."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     logging.getLogger("pynetdicom").setLevel(logging.WARNING)
+    # one thread a model: the worker has two at work, and on busy cores two OpenMP threads are slower than one
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.setswitchinterval(0.0005)   # the thread that commits messages must not wait 5 ms for its turn to answer
     settings.home.mkdir(parents=True, exist_ok=True)
     for name, port in (("HTTP", settings.http), ("MLLP", settings.mllp), ("DICOM", settings.dicom)):

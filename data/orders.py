@@ -21,7 +21,7 @@ class Labelled:
     expected: str
     acceptable: tuple[str, ...]
     contrast: str
-    flags: tuple[str, ...]
+    flags: tuple[str, ...] | None       # None: not labelled
     urgent: bool
 
 
@@ -69,7 +69,7 @@ def order_from_json(row: dict[str, Any], default_id: str = "") -> Order:
 
 
 def read_authored() -> list[Labelled]:
-    """The 1,200 authored orders; `author` is the letter of the file."""
+    """The authored orders; `author` is the letter of the file."""
     found = []
     for path in sorted(AUTHORED.glob("orders_*.jsonl")):
         for _, row, error in read_rows(path.read_bytes()):
@@ -81,7 +81,7 @@ def read_authored() -> list[Labelled]:
 
 def labelled_from(row: dict[str, Any], author: str) -> Labelled:
     return Labelled(order_from_json(row), author, row["expected_protocol"], tuple(row["acceptable_protocols"]),
-                    row["expected_contrast"], tuple(row["expected_flags"]), bool(row["urgent"]))
+                    row["expected_contrast"], None if row["expected_flags"] is None else tuple(row["expected_flags"]), bool(row["urgent"]))
 
 
 def words(row: dict[str, Any], key: str) -> str:

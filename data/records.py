@@ -97,6 +97,7 @@ class Suggestion:
     question: str = ""                  # to ask the referrer, when information is needed
     evidence: tuple[Evidence, ...] = ()
     indications: tuple[str, ...] = ()   # indications of the book that matched
+    nearest: tuple[str, ...] = ()       # ids of the labelled orders most like this one
     model: str = ""                     # version of the model, "" when none was used
     book: str = ""                      # version of the protocol book
 

@@ -17,7 +17,8 @@ HEARD = {"ventricles": "ventrals", "stenosis": "sclerosis of canal", "aphasia": 
 ASIDES = ("thanks", "pls call w/ results", "known to our service", "seen at OSH first", "will fax records", "family anxious", "interpreter needed",
           "discussed w/ attending")
 DENIALS = ("no fever", "denies trauma", "no weight loss", "no chest pain", "afebrile", "no rash", "no recent travel")
-HISTORIES = ("PMH HTN, HLD", "hx appendectomy", "prior smoker", "T2DM diet controlled", "s/p chole 2011", "hypothyroid on LT4", "GERD", "OA both knees")
+HISTORIES = ("PMH HTN, HLD", "hx appendectomy", "prior smoker", "T2DM diet controlled", "s/p chole 2011", "hypothyroid on LT4", "GERD",
+             "OA both knees")
 LONE_SIDE = re.compile(r"(?<![\w'])[LlRr](?![\w/])")      # "L facial droop" or a level: such an order keeps its sides
 SIDES = {"left": "right", "right": "left", "lt": "rt", "rt": "lt"}
 

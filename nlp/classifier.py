@@ -1,4 +1,7 @@
-"""The order classifier: a small transformer reads order and protocol book, and a trained ranker scores each pair of the two."""
+"""The order classifier: transformer, linear model and nearest labelled orders score the known protocols, a ranker joins them with the book.
+
+A protocol that was never trained on is scored by its text in the book alone, so that one added to the book is suggested at once.
+"""
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import HashingVectorizer
 from tokenizers import Tokenizer
+from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from data.book import Book, Protocol
@@ -20,119 +24,179 @@ from nlp.normalise import normalise
 from nlp.retrieval import Retrieval
 from nlp.safety import MODALITY, clicked_contrast
 
-TOKENS_MAX = 128        # a long paste loses its tail; a reason for study is some 40
+TOKENS_MAX = 112        # a long paste loses its tail; an order is some 50
 READ_MAX = 4000         # characters
-CHILD = re.compile(r"\b(ped|paed\w*|pediat\w*|child\w*|neonat\w*|infant\w*|abuse|baby)", re.I)
-FEATURES = ("book, text and click", "book, text", "book, click", "nearest indication", "click to name", "text to name", "modality agrees",
-            "contrast agrees", "child for child", "adult for child", "learned")
+CONTRASTS = ("none", "with", "without_and_with")
+CHILD = re.compile(r"\b(ped|paed\w*|pediat\w*|child\w*|neonat\w*|infant\w*|abuse|baby|fetal)", re.I)
+# one row a feature of (order, protocol); the first three are learned, the others need no training and serve a new protocol too
+FEATURES = ("transformer", "words", "neighbours", "book, text and click", "book, text", "book, click", "modality agrees", "contrast agrees",
+            "child for child", "adult for child")
+LEARNED = 3
+WORD = re.compile(r"\b\w[\w/+&-]*\b")
+WORDS = HashingVectorizer(ngram_range=(1, 2), n_features=2**16, alternate_sign=False, norm=None, token_pattern=r"(?u)\b\w[\w/+&-]*\b")
+PIECES = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=2**16, alternate_sign=False, norm=None)
 
 
-class Encoder:
-    """MiniLM: texts to unit vectors (texts, 384)."""
+# ---------------------------------------------------------------- what is read
 
-    def __init__(self, weights: dict[str, NDArray[np.float32]], config: dict[str, Any], tokenizer: Tokenizer, device: str = "cpu") -> None:
-        self.config, self.tokenizer, self.device = config, tokenizer, device
-        self.model = BertModel(BertConfig(**config), add_pooling_layer=False).eval()
-        self.model.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()})
-        self.model.to(device)
+def sentence_of(order: Order) -> str:
+    """The order as the transformer reads it: text, click, person, priors."""
+    who = [age_words(order.age_years), {"F": "female", "M": "male"}.get(order.patient.sex, ""), order.priority.lower(), order.setting]
+    if order.facts.pregnant:
+        who.append("pregnant")
+    if order.facts.egfr is not None and order.facts.egfr < 30:
+        who.append("low egfr")
+    if order.facts.allergies:
+        who.append("allergy " + ", ".join(order.facts.allergies))
+    if order.facts.implants:
+        who.append("implant " + ", ".join(order.facts.implants))
+    return f"{order.text[:READ_MAX]} [SEP] {order.ordered_exam} [SEP] {' '.join(filter(None, who))} [SEP] {'; '.join(order.priors)[:150]}"
+
+
+def age_words(age: float | None) -> str:
+    return "" if age is None else f"{age:g} year old" if age >= 2 else f"{age * 12:.0f} month old"
+
+
+def words_of(order: Order) -> str:
+    """The order as the linear model reads it: shorthand written out, the click's words apart from the text's."""
+    age = order.age_years
+    band = "" if age is None else "age_" + next((name for limit, name in AGES if age < limit), "old")
+    click = " ".join("click_" + word for word in normalise(order.ordered_exam).text.lower().split())
+    flags = [band, f"sex_{order.patient.sex}", f"priority_{order.priority}", "set_" + order.setting.replace(" ", "_"),
+             "pregnant_yes" if order.facts.pregnant else "", "egfr_low" if order.facts.egfr is not None and order.facts.egfr < 30 else ""]
+    more = " ".join(["implant " + text for text in order.facts.implants] + ["prior " + text for text in order.priors])
+    return f"{click} {' '.join(flags)} {normalise(order.text[:READ_MAX]).text} {more}"
+
+
+AGES = ((1, "infant"), (6, "toddler"), (16, "child"), (45, "young"), (70, "middle"))
+
+
+def counts_of(orders: list[Order]) -> csr_matrix:
+    """(orders, 2**17) sublinear counts of words, word pairs and word pieces."""
+    texts = [words_of(order) for order in orders]
+    found = hstack([WORDS.transform(texts), PIECES.transform(texts)]).tocsr().astype(np.float32)
+    found.data = 1 + np.log(found.data)
+    return found
+
+
+# ---------------------------------------------------------------- the models
+
+class Net(nn.Module):
+    """MiniLM (or another BERT), mean-pooled, with a head each for protocol, contrast and urgency."""
+
+    def __init__(self, config: dict[str, Any], protocols: int) -> None:
+        super().__init__()
+        self.bert = BertModel(BertConfig(**config), add_pooling_layer=False)
+        self.head = nn.Linear(config["hidden_size"], protocols + len(CONTRASTS) + 1)
+        self.drop = nn.Dropout(0.2)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:             # (B, T) both
+        hidden = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
+        weight = mask[..., None].to(hidden.dtype)
+        pooled = (hidden * weight).sum(1) / weight.sum(1)
+        return self.head(self.drop(pooled) * 4)                         # (B, protocols + 4): mean-pooled states are small
+
+
+class Reader:
+    """Tokenizer and Net: orders to logits (orders, protocols + 4)."""
+
+    def __init__(self, net: Net, tokenizer: Tokenizer, device: str = "cpu") -> None:
+        self.net, self.tokenizer, self.device = net.to(device).eval(), tokenizer, device
         tokenizer.no_padding()
         tokenizer.enable_truncation(TOKENS_MAX)
 
+    def tokens(self, orders: list[Order]) -> list[list[int]]:
+        return [encoding.ids for encoding in self.tokenizer.encode_batch([sentence_of(order) for order in orders])]
+
     @torch.inference_mode()
-    def __call__(self, texts: list[str], batch: int = 32) -> NDArray[np.float32]:
-        encoded = [self.tokenizer.encode(text).ids for text in texts]
-        by_length = sorted(range(len(texts)), key=lambda i: len(encoded[i]))    # short texts do not wait on long ones
-        found = np.zeros((len(texts), self.config["hidden_size"]), np.float32)
-        for start in range(0, len(texts), batch):
+    def __call__(self, orders: list[Order], batch: int = 32) -> NDArray[np.float32]:
+        tokens = self.tokens(orders)
+        by_length = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))    # short texts do not wait on long ones
+        found = np.zeros((len(tokens), self.net.head.out_features), np.float32)
+        for start in range(0, len(tokens), batch):
             rows = by_length[start:start + batch]
-            ids = torch.zeros(len(rows), max(len(encoded[i]) for i in rows), dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for at, i in enumerate(rows):
-                ids[at, :len(encoded[i])] = torch.tensor(encoded[i])
-                mask[at, :len(encoded[i])] = 1
-            hidden = self.model(input_ids=ids.to(self.device), attention_mask=mask.to(self.device)).last_hidden_state.float().cpu()
-            weight = mask[..., None].float()
-            found[rows] = torch.nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=1).numpy()
+            ids, mask = padded([tokens[i] for i in rows])
+            found[rows] = self.net(ids.to(self.device), mask.to(self.device)).float().cpu().numpy()
         return found
+
+
+def padded(tokens: list[list[int]]) -> tuple[Tensor, Tensor]:
+    ids = torch.zeros(len(tokens), max(map(len, tokens)), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, one in enumerate(tokens):
+        ids[row, :len(one)] = torch.tensor(one)
+        mask[row, :len(one)] = 1
+    return ids, mask
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear support vector machine over words, one protocol against the rest."""
+
+    idf: NDArray[np.float32]        # (2**17,)
+    weight: NDArray[np.float32]     # (2**17, protocols)
+    bias: NDArray[np.float32]       # (protocols,)
+
+    def __call__(self, counts: csr_matrix) -> NDArray[np.float32]:
+        return np.asarray(self.vectors(counts) @ self.weight + self.bias, np.float32)
+
+    def vectors(self, counts: csr_matrix) -> csr_matrix:
+        """Words and pieces each of length 1, so that neither outweighs the other."""
+        weighted = counts.multiply(self.idf).tocsr()
+        half = weighted.shape[1] // 2
+        parts = [weighted[:, :half], weighted[:, half:]]
+        return hstack([part.multiply(1 / np.maximum(np.sqrt(part.multiply(part).sum(1)), 1e-9)) for part in parts]).tocsr()
+
+
+class Neighbours:
+    """The labelled orders most like an order, and what they were protocolled as."""
+
+    NEAREST, SHARPNESS, FLOOR = 60, 4, 0.003
+
+    def __init__(self, vectors: csr_matrix, shares: NDArray[np.float32], ids: list[str]) -> None:
+        self.vectors, self.shares, self.ids = vectors, shares, ids         # (labelled, 2**17), (labelled, protocols)
+        self._across = vectors.T.tocsr()
+
+    def __call__(self, vectors: csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.int_]]:
+        """(orders, protocols) log shares among the nearest, and (orders, nearest) which they are, best first."""
+        likeness = (vectors @ self._across).toarray()
+        most = min(self.NEAREST, likeness.shape[1])
+        near = np.argpartition(-likeness, most - 1, axis=1)[:, :most]
+        near = np.take_along_axis(near, np.argsort(-np.take_along_axis(likeness, near, 1), axis=1, kind="stable"), 1)
+        close = np.take_along_axis(likeness, near, 1)
+        weight = (close / np.maximum(close[:, :1], 1e-6)) ** self.SHARPNESS
+        share = np.einsum("on,onp->op", weight, self.shares[near])
+        return np.log(share / np.maximum(share.sum(1, keepdims=True), 1e-9) + self.FLOOR).astype(np.float32), near
+
+    def stored(self) -> dict[str, NDArray[Any]]:
+        scale = 255 / max(float(self.vectors.data.max()), 1e-9)
+        return {"near.values": np.rint(self.vectors.data * scale).astype(np.uint8), "near.scale": np.array([scale], np.float32),
+                "near.indices": self.vectors.indices.astype(np.int32), "near.indptr": self.vectors.indptr.astype(np.int32),
+                "near.shares": np.rint(self.shares * 5).astype(np.uint8), "near.ids": np.frombuffer("\n".join(self.ids).encode(), np.uint8)}
+
+    @classmethod
+    def read(cls, stored: dict[str, NDArray[Any]], width: int) -> "Neighbours":
+        values = stored["near.values"].astype(np.float32) / stored["near.scale"][0]
+        vectors = csr_matrix((values, stored["near.indices"], stored["near.indptr"]), shape=(len(stored["near.indptr"]) - 1, width))
+        return cls(vectors, stored["near.shares"].astype(np.float32) / 5, bytes(stored["near.ids"]).decode().split("\n"))
 
 
 @dataclass(frozen=True)
 class Ranker:
-    """What training fits; each score is a weighted sum, so each can be looked into."""
+    """Few weights, fitted on authors that neither model saw; each score is a weighted sum, so each can be looked into."""
 
-    protocols: tuple[str, ...]              # those it was trained on
-    head: NDArray[np.float32]               # (order features, protocols + 1): the learned feature, and urgency in the last column
-    mean: NDArray[np.float32]               # (len(FEATURES),)
-    spread: NDArray[np.float32]
-    weight: NDArray[np.float32]
-    bias: NDArray[np.float32]               # (protocols,)
-    new_weight: NDArray[np.float32]         # for a protocol never trained on: fitted without bias and without the learned feature
+    weight: NDArray[np.float32]         # (len(FEATURES),)
+    new_weight: NDArray[np.float32]     # without the learned ones, for a protocol never trained on
 
-
-class BookView:
-    """A book as the classifier sees it; made once a book."""
-
-    def __init__(self, book: Book, encoder: Encoder) -> None:
-        self.retrieval = Retrieval(book)
-        self.protocols = [book.protocols[name] for name in self.retrieval.protocols]
-        self.indications = encoder([text for p in self.protocols for text in p.indications])
-        self.starts = np.cumsum([0] + [len(p.indications) for p in self.protocols[:-1]])
-        self.names = encoder([p.name for p in self.protocols])
-        self.child = np.array([bool(CHILD.search(f"{p.id.replace('_', ' ')} {p.name}")) for p in self.protocols], float)
-
-
-def pair_features(orders: list[Order], view: BookView, encoder: Encoder) -> tuple[NDArray[np.float32], csr_matrix]:
-    """(orders, protocols, FEATURES) with the learned one 0, and (orders, features) for the head."""
-    texts = [normalise(order.text[:READ_MAX]).text for order in orders]
-    clicks = [normalise(order.ordered_exam).text or "none" for order in orders]
-    text, click = encoder(texts), encoder(clicks)
-
-    def by_book(lines: list[str]) -> NDArray[np.float64]:
-        return view.retrieval.scores([Order(text=line) for line in lines])
-
-    child = np.array([order.age_years is not None and order.age_years < 16 for order in orders], float)[:, None]
-    features = [by_book([f"{c} {t}" for c, t in zip(clicks, texts, strict=True)]), by_book(texts), by_book(clicks),
-                np.maximum.reduceat(text @ view.indications.T, view.starts, axis=1), click @ view.names.T, text @ view.names.T,
-                np.array([[agrees(order.ordered_exam, p) for p in view.protocols] for order in orders]),
-                np.array([[contrast_agrees(order.ordered_exam, p) for p in view.protocols] for order in orders]),
-                child * view.child, (1 - child) * view.child, np.zeros((len(orders), len(view.protocols)))]
-    words = [f"{c} . {t} . {o.setting}" for c, t, o in zip(clicks, texts, orders, strict=True)]
-    parts = [csr_matrix(np.hstack([text, click, np.array([person(o) for o in orders])])),
-             HashingVectorizer(ngram_range=(1, 2), n_features=2**13).transform(words),
-             HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=2**13).transform(words)]
-    return np.stack(features, 2).astype(np.float32), hstack(parts).tocsr().astype(np.float32)
-
-
-def person(order: Order) -> list[float]:
-    age = 50.0 if order.age_years is None else order.age_years
-    return [0.3 * x for x in (age < 3, age < 16, age > 65, order.patient.sex == "F", order.priority == "STAT", order.priority == "URGENT",
-                              order.facts.pregnant is True, bool(order.facts.implants), 1.0)]
-
-
-def agrees(click: str, protocol: Protocol) -> float:
-    said = {name for name, pattern in MODALITY.items() if pattern.search(click)}
-    return float(bool(said & set(protocol.modality.split("/")))) if said else -1.0
-
-
-def contrast_agrees(click: str, protocol: Protocol) -> float:
-    said = clicked_contrast(click)
-    return float((said == "none") == (protocol.contrast == "none")) if said else -1.0
-
-
-def logits_of(ranker: Ranker, features: NDArray[np.float32], learned: NDArray[np.float32], at: list[int]) -> NDArray[np.float32]:
-    """(orders, protocols of the book) from pair features; `at` is the column of the ranker for each protocol of the book, -1 when new."""
-    known = np.array([i >= 0 for i in at])
-    columns = np.array([i for i in at if i >= 0], int)
-    features = features.copy()
-    features[:, known, -1] = learned[:, columns]
-    scaled = (features - ranker.mean) / ranker.spread
-    found = np.zeros(features.shape[:2], np.float32)
-    found[:, known] = scaled[:, known] @ ranker.weight + ranker.bias[columns]
-    if not known.all():
-        # both are log-odds over the known protocols; what a new one gains over them by its text alone, it gains here
-        plain = scaled[..., :-1] @ ranker.new_weight
-        found[:, ~known] = plain[:, ~known] + (logsum(found[:, known]) - logsum(plain[:, known])) if known.any() else plain[:, ~known]
-    return found
+    def __call__(self, features: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """(orders, protocols of the book) logits from (orders, protocols of the book, FEATURES)."""
+        found = features @ self.weight
+        if not known.all():
+            # both are log-odds over the known protocols; what a new one gains over them by its text alone, it gains here
+            plain = features[..., LEARNED:] @ self.new_weight
+            base = logsum(found[:, known]) - logsum(plain[:, known]) if known.any() else 0.0
+            found[:, ~known] = plain[:, ~known] + base
+        return found
 
 
 def logsum(x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -140,36 +204,153 @@ def logsum(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return top + np.log(np.exp(x - top).sum(1, keepdims=True))
 
 
+# ---------------------------------------------------------------- features
+
+class BookView:
+    """A book as the classifier sees it; made once a book."""
+
+    def __init__(self, book: Book, protocols: tuple[str, ...]) -> None:
+        self.retrieval = Retrieval(book)
+        self.protocols = [book.protocols[name] for name in self.retrieval.protocols]
+        at = {name: i for i, name in enumerate(protocols)}
+        self.known = np.array([p.id in at for p in self.protocols])
+        self.columns = np.array([at[p.id] for p in self.protocols if p.id in at], int)
+        self.child = np.array([bool(CHILD.search(f"{p.id.replace('_', ' ')} {p.name}")) for p in self.protocols], float)
+
+
+def features_of(orders: list[Order], view: BookView, said: "Said") -> NDArray[np.float32]:
+    """(orders, protocols of the book, FEATURES)."""
+    clicks = [order.ordered_exam for order in orders]
+    texts = [normalise(order.text[:READ_MAX]).text for order in orders]
+
+    def by_book(lines: list[str]) -> NDArray[np.float64]:
+        return view.retrieval.scores([Order(text=line) for line in lines])
+
+    def learned(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        wide = np.zeros((len(orders), len(view.protocols)), np.float32)
+        wide[:, view.known] = scores[:, view.columns]
+        return wide
+
+    child = np.array([order.age_years is not None and order.age_years < 16 for order in orders], float)[:, None]
+    agree = {click: np.array([[how(click, p) for p in view.protocols] for how in (agrees, contrast_agrees)]) for click in set(clicks)}
+    net = said.net[:, :said.linear.shape[1]]
+    rows = [learned(net - logsum(net)), learned(said.linear), learned(said.neighbours),
+            by_book([f"{c} {t}" for c, t in zip(clicks, texts, strict=True)]), by_book(texts), by_book(clicks),
+            np.array([agree[click][0] for click in clicks]), np.array([agree[click][1] for click in clicks]),
+            child * view.child, (1 - child) * view.child]
+    return np.stack(rows, 2).astype(np.float32)
+
+
+def agrees(click: str, protocol: Protocol) -> float:
+    said = {name for name, pattern in MODALITY.items() if pattern.search(click)}
+    return (1.0 if said & set(protocol.modality.split("/")) else -1.0) if said else 0.0
+
+
+def contrast_agrees(click: str, protocol: Protocol) -> float:
+    said = clicked_contrast(click)
+    return (1.0 if (said == "none") == (protocol.contrast == "none") else -1.0) if said else 0.0
+
+
+# ---------------------------------------------------------------- together
+
+@dataclass(frozen=True)
+class Said:
+    """What the three learned models say of some orders, before the ranker: logits of (orders, protocols trained on)."""
+
+    net: NDArray[np.float32]            # (orders, protocols + 4): contrast and urgency behind
+    linear: NDArray[np.float32]
+    neighbours: NDArray[np.float32]
+    nearest: NDArray[np.int_]           # (orders, NEAREST)
+
+    def take(self, index: NDArray[np.int_]) -> "Said":
+        return Said(self.net[index], self.linear[index], self.neighbours[index], self.nearest[index])
+
+
+@dataclass(frozen=True)
+class Models:
+    """The three learned models, and the protocols they know."""
+
+    reader: Reader
+    linear: Linear
+    neighbours: Neighbours
+    protocols: tuple[str, ...]
+
+    def __call__(self, orders: list[Order]) -> Said:
+        counts = counts_of(orders)
+        return Said(self.reader(orders), self.linear(counts), *self.neighbours(self.linear.vectors(counts)))
+
+
+@dataclass(frozen=True)
+class Predicted:
+    logits: NDArray[np.float32]         # (orders, protocols of the book), calibrated
+    contrast: NDArray[np.float32]       # (orders, 3) probabilities, CONTRASTS
+    urgent: NDArray[np.float32]         # (orders,) probabilities
+    nearest: list[tuple[str, ...]]      # ids of the labelled orders most like each
+
+
 class Classifier:
     """A loaded model; `predict` takes orders in any number and any book."""
 
-    def __init__(self, encoder: Encoder, ranker: Ranker, calibration: dict[str, float], version: str) -> None:
-        self.encoder, self.ranker, self.calibration, self.version = encoder, ranker, calibration, version
-        self._view: tuple[str, BookView, list[int]] | None = None
+    def __init__(self, models: Models, ranker: Ranker, calibration: dict[str, Any], version: str) -> None:
+        self.models, self.ranker, self.calibration, self.version = models, ranker, calibration, version
+        self.protocols = models.protocols
+        self._view: tuple[str, BookView] | None = None
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> "Classifier":
+        """Raises ModelError when the folder is missing, altered or of another version."""
         config, stored = load_model(folder)
         try:
             values = from_int8(stored)
-            weights = {name.removeprefix("encoder."): v for name, v in values.items() if name.startswith("encoder.")}
-            encoder = Encoder(weights, config["bert"], Tokenizer.from_file(str(folder / "tokenizer.json")), device)
-            ranker = Ranker(tuple(config["protocols"]), *(values[name] for name in RANKER))
-            return cls(encoder, ranker, config["calibration"], config["version"])
+            protocols = tuple(config["protocols"])
+            net = Net(config["bert"], len(protocols))
+            net.load_state_dict({name.removeprefix("net."): torch.from_numpy(v) for name, v in values.items() if name.startswith("net.")})
+            if device == "cpu":
+                net = quantised(net)
+            linear = Linear(values["idf"], np.ascontiguousarray(values["weight"].T), values["bias"])
+            models = Models(Reader(net, Tokenizer.from_file(str(folder / "tokenizer.json")), device), linear,
+                            Neighbours.read(stored, len(linear.idf)), protocols)
+            return cls(models, Ranker(values["ranker"], values["new_ranker"]), config["calibration"], config["version"])
         except Exception as error:      # tokenizers raises bare Exception
             raise ModelError(f"{folder} does not hold an order classifier ({type(error).__name__}); check out the folder again") from None
 
-    def predict(self, orders: list[Order], book: Book) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(orders, protocols in sorted order) calibrated logits, and (orders,) probabilities of urgency."""
+    def view(self, book: Book) -> BookView:
         if self._view is None or self._view[0] != book.version:
-            at = {name: i for i, name in enumerate(self.ranker.protocols)}
-            view = BookView(book, self.encoder)
-            self._view = book.version, view, [at.get(p.id, -1) for p in view.protocols]
-        _, view, columns = self._view
-        features, own = pair_features(orders, view, self.encoder)
-        learned = own @ self.ranker.head
-        urgent = 1 / (1 + np.exp(-(learned[:, -1] * self.calibration["urgent_slope"] + self.calibration["urgent_offset"])))
-        return logits_of(self.ranker, features, learned[:, :-1], columns) / self.calibration["temperature"], urgent
+            self._view = book.version, BookView(book, self.protocols)
+        return self._view[1]
+
+    def predict(self, orders: list[Order], book: Book) -> Predicted:
+        view, said, known = self.view(book), self.models(orders), len(self.protocols)
+        logits = self.ranker(features_of(orders, view, said), view.known) / self.calibration["temperature"]
+        chance = np.exp(logits - logsum(logits))
+        asks = np.stack([chance[:, [p.contrast == name for p in view.protocols]].sum(1) for name in CONTRASTS], 1)
+        head = np.exp(said.net[:, known:known + 3] - logsum(said.net[:, known:known + 3]))
+        share = self.calibration["contrast_share"]
+        urgent = 1 / (1 + np.exp(-(urgency_features(orders, said) @ self.calibration["urgent_weights"] + self.calibration["urgent_offset"])))
+        return Predicted(logits, share * head + (1 - share) * asks, urgent,
+                         [tuple(self.models.neighbours.ids[i] for i in row[:3]) for row in said.nearest])
+
+    def words_for(self, order: Order, protocol: str, most: int = 5) -> list[tuple[int, int]]:
+        """Spans of the order's text whose words speak most for a protocol in the linear model, best first."""
+        if protocol not in self.protocols:
+            return []
+        plain, linear = normalise(order.text[:READ_MAX]), self.models.linear
+        found = list(WORD.finditer(plain.text))[:400]
+        if not found:
+            return []
+        words = [match[0] for match in found]
+        counts = hstack([WORDS.transform(words), PIECES.transform(words)]).tocsr()
+        gain = np.asarray(counts @ (linear.weight[:, self.protocols.index(protocol)] * linear.idf)).ravel()
+        best = [i for i in np.argsort(-gain)[:most] if gain[i] > 0.25 * gain.max() > 0]
+        return [plain.original(*found[i].span()) for i in best]
 
 
-RANKER = ("head", "mean", "spread", "weight", "bias", "new_weight")
+def urgency_features(orders: list[Order], said: Said) -> NDArray[np.float32]:
+    """(orders, 3): the transformer's logit, STAT, URGENT."""
+    return np.stack([said.net[:, -1], [order.priority == "STAT" for order in orders], [order.priority == "URGENT" for order in orders]],
+                    1).astype(np.float32)
+
+
+def quantised(net: Net) -> Net:
+    """The transformer's linear layers in int8 for the CPU."""
+    return torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, dtype=torch.qint8)

@@ -7,7 +7,7 @@ import numpy as np
 from data.orders import Labelled
 from data.records import Suggestion
 
-NOT_HAZARDS = {"ordered_exam_mismatch", "low_value", "missing_info", "duplicate_recent_exam"}
+NOT_HAZARDS = {"ordered_exam_mismatch", "low_value", "missing_info"}
 
 
 def acceptable_at(rows: list[Labelled], ranked: list[list[str]], k: int) -> np.ndarray:
@@ -35,8 +35,19 @@ def figures_of(rows: list[Labelled], found: list[Suggestion]) -> dict[str, Any]:
         "set_mean_size": round(float(np.mean([len(s.set) for s in found])), 2),
         "ece": round(calibration_error(top, right), 4),
         "automatic_at_97": round(automatic_share(top, right), 4),
+        "automatic": ratio((auto := np.array([s.disposition == "auto" for s in found])).sum(), len(found)),
+        "automatic_acceptable": ratio((auto & right).sum(), auto.sum()),
+        "macro_f1": round(macro_f1([row.expected for row in rows], [set(row.acceptable) | {row.expected} for row in rows],
+                                   [names[0] for names in ranked]), 4),
         "hazards": hazard_figures(rows, found), "flags": flag_figures(rows, found),
     }
+
+
+def macro_f1(expected: list[str], acceptable: list[set[str]], said: list[str]) -> float:
+    """Mean F1 over the expected protocols; an acceptable answer counts as the expected one."""
+    heard = [want if name in good else name for want, good, name in zip(expected, acceptable, said, strict=True)]
+    return float(np.mean([2 * sum(w == h == name for w, h in zip(expected, heard, strict=True)) / (expected.count(name) + heard.count(name))
+                          for name in sorted(set(expected))]))
 
 
 def calibration_error(probability: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
@@ -55,7 +66,9 @@ def automatic_share(probability: np.ndarray, right: np.ndarray, wanted: float = 
 def flag_figures(rows: list[Labelled], found: list[Suggestion]) -> dict[str, dict[str, float | int]]:
     counts: dict[str, Counter[str]] = {}
     for row, suggestion in zip(rows, found, strict=True):
-        said, true = {flag.code for flag in suggestion.flags}, set(row.flags)
+        if row.flags is None:
+            continue
+        said, true = {flag.code for flag in suggestion.flags}, set(row.flags or ())
         for code in said | true:
             counts.setdefault(code, Counter())["hit" if code in said & true else "false" if code in said else "missed"] += 1
     return {code: {"precision": ratio(c["hit"], c["hit"] + c["false"]), "recall": ratio(c["hit"], c["hit"] + c["missed"]),
@@ -65,11 +78,12 @@ def flag_figures(rows: list[Labelled], found: list[Suggestion]) -> dict[str, dic
 def hazard_figures(rows: list[Labelled], found: list[Suggestion]) -> dict[str, float]:
     """Recall over all hazard flags, and the share of orders with a false hazard flag."""
     hit = true = alarms = 0
-    for row, suggestion in zip(rows, found, strict=True):
+    labelled = [(row, suggestion) for row, suggestion in zip(rows, found, strict=True) if row.flags is not None]
+    for row, suggestion in labelled:
         said = {flag.code for flag in suggestion.flags} - NOT_HAZARDS
-        wanted = set(row.flags) - NOT_HAZARDS
+        wanted = set(row.flags or ()) - NOT_HAZARDS
         hit, true, alarms = hit + len(said & wanted), true + len(wanted), alarms + bool(said - wanted)
-    return {"recall": ratio(hit, true), "orders_with_a_false_alarm": ratio(alarms, len(rows))}
+    return {"recall": ratio(hit, true), "orders_with_a_false_alarm": ratio(alarms, len(labelled))}
 
 
 def ratio(part: float, whole: float) -> float:

@@ -41,3 +41,12 @@ def test_help_imports_no_torch():
 
     code = "import sys, api.cli\nassert not {'torch', 'transformers', 'spacy'} & set(sys.modules), 'heavy import'"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_every_error_code_stands_in_the_reference():
+    import data.errors
+
+    reference = (ROOT / "docs/reference.md").read_text()
+    classes = [c for c in vars(data.errors).values() if isinstance(c, type) and issubclass(c, data.errors.WetreadError)]
+    assert len({c.code for c in classes}) == len(classes), "a code is used twice"
+    assert [c.__name__ for c in classes if f"| {c.code} | {c.__name__} |" not in reference] == []

@@ -6,7 +6,7 @@ from data.book import BOOK_PATH, read_book
 from data.orders import order_from_json, read_authored
 from data.records import Order
 from nlp.ranking_metrics import acceptable_at, calibration_error
-from nlp.suggest import Suggester
+from nlp.suggest import Suggester, flags_of
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +54,12 @@ def test_retrieval_beats_the_constant_answer_on_authored_orders(bare):
 def test_an_overconfident_guess_has_a_calibration_error():
     assert calibration_error(np.full(100, 0.95), np.arange(100) < 50) == pytest.approx(0.45)
     assert calibration_error(np.full(100, 0.55), np.arange(100) < 55) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_hazard_of_another_likely_protocol_is_flagged_too():
+    """CT leads, but MR is nearly as likely and the patient has a pacemaker."""
+    book = read_book()
+    order = Order(text="slurred speech since breakfast, has a pacemaker")
+    ct, mr = book.protocols["CT_HEAD_WO"], book.protocols["MR_STROKE"]
+    assert "pacemaker_mri" in {f.code for f in flags_of(order, [(ct, 0.5), (mr, 0.4)])}
+    assert "pacemaker_mri" not in {f.code for f in flags_of(order, [(ct, 0.9), (mr, 0.1)])}
