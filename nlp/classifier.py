@@ -109,7 +109,9 @@ class Reader:
         return [encoding.ids for encoding in self.tokenizer.encode_batch([sentence_of(order) for order in orders])]
 
     @torch.inference_mode()
-    def __call__(self, orders: list[Order], batch: int = 32) -> NDArray[np.float32]:
+    def __call__(self, orders: list[Order]) -> NDArray[np.float32]:
+        # int8 on the CPU scales its activations by batch: one order at a time, so that none is changed by its neighbours (and none is padded)
+        batch = 1 if self.device == "cpu" else 32
         tokens = self.tokens(orders)
         by_length = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))    # short texts do not wait on long ones
         found = np.zeros((len(tokens), self.net.head.out_features), np.float32)

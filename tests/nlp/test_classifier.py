@@ -63,7 +63,7 @@ def test_an_order_is_not_changed_by_its_neighbours(trained):
     orders = [row.order for row in ROWS[:6]]
     together = trained[1].predict(orders, read_book()).logits
     alone = np.concatenate([trained[1].predict([order], read_book()).logits for order in orders])
-    np.testing.assert_allclose(together, alone, atol=2e-2)      # int8 rounds by batch
+    np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
 def test_a_protocol_added_to_the_book_is_suggested_by_a_trained_model(trained, tmp_path):
