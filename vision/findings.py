@@ -167,7 +167,8 @@ class FindingModel:
         add("midline_shift", present, p, "omit", **({"side": side, "size_mm": round(shift, 1), "evidence": seen} if present else {}))
         bulk = sum(measures.size_ml[TYPES[k]] for k in shown if TYPES[k] in ("epidural", "subdural", "intraparenchymal"))
         effect = 0.0 if picture else p_any / (1 + float(np.exp(-(bulk - 20) / 4)))
-        add("mass_effect", effect >= 0.5, effect, "omit" if picture or 0.25 < effect < 0.5 else "hedge" if 0.5 <= effect < 0.7 else "state")
+        # Only blood is measured here, and it is not all that pushes: no mass effect is never said.
+        add("mass_effect", effect >= 0.5, effect, "omit" if effect < 0.5 else "hedge" if effect < 0.7 else "state")
 
 
 # ---------------------------------------------------------------- which series

