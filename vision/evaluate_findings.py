@@ -25,7 +25,7 @@ LEAST_STACK = 17        # slices of 5 mm: less is refused as no whole head
 def main(data: Path | None = None, out: Path | None = None, studies: int = 60, seed: int = 500, device: str = "cpu", folder: Path | None = None,
          pictures: Path | None = None, anatomy: Path | None = None, report: Callable[..., None] = lambda *a, **k: None,
          slices: Slices | None = None, learned: tuple[PictureNet, Drawn] | None = None) -> dict[str, Any]:
-    """Figures as a dict; with `out`, figures.json and a plot.
+    """Figures as a dict; with `out`, figures.json, card.md and a plot.
 
     Args:
         data: folder of real material as in train_findings; the picture net is trained anew without each fifth of it (minutes).
@@ -47,6 +47,7 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 60, s
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+        (out / "card.md").write_text(card(figures))
         plot(figures, out / "findings.png")
     return figures
 
@@ -205,6 +206,29 @@ def said(finding: Finding) -> str:
 
 def share(right: NDArray[Any]) -> float | None:
     return round(float(right.mean()), 3) if len(right) else None
+
+
+def card(figures: dict[str, Any]) -> str:
+    simulated = figures["simulated"]
+    lines = ["# Findings of a head CT", "",
+             f"`{figures['model']}`: a draft for a radiologist, never a diagnosis. Written by `wetread evaluate findings`.", "",
+             f"## {simulated['studies']} simulated studies, heads and seeds not trained on, through the whole path", "",
+             "| finding | cases | AUC | sensitivity | specificity | accuracy | always the commoner answer |", "|---|---|---|---|---|---|---|"]
+    lines += [f"| {code.replace('_', ' ')} | {row['cases']} | {row['auc']} | {row['sensitivity']} | {row['specificity']} | {row['accuracy']} | "
+              f"{row['floor_accuracy_constant']} |" for code, row in simulated["findings"].items()]
+    lines += ["", *(f"- {name.replace('_', ' ')}: {value}" for name, value in simulated.items() if name not in ("studies", "findings"))]
+    if "real heads without haemorrhage" in figures:
+        lines += ["", "## Real heads without haemorrhage, used in no training", ""]
+        lines += [f"- {name}: {row['said']} (p {row['probability']})" + (f", also said: {', '.join(row['also said'])}" if row["also said"] else "")
+                  for name, row in figures["real heads without haemorrhage"].items()]
+    if "picture net, five folds" in figures:
+        lines += ["", "## Real pictures, five folds by group", "",
+                  "The body of the picture net has seen no picture of the upright sets, and four fifths of the turned ones, "
+                  "which are measured on the rest.", ""]
+        lines += [f"- {name}: {json.dumps(row)}" for name, row in figures["picture net, five folds"].items()]
+        lines += ["", "## Drafts of groups that neither net has seen", ""]
+        lines += [f"- {name}: {json.dumps(row)}" for name, row in figures["drafts of groups held out"].items()]
+    return "\n".join([*lines, "", "Midline shift is measured but never stated; no absence of mass effect is stated.", "", "![AUC](findings.png)", ""])
 
 
 def plot(figures: dict[str, Any], path: Path) -> None:
