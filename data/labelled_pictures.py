@@ -26,7 +26,7 @@ class LabelledPicture:
     turned: bool = False                # the head may lie on any side
 
 
-def read_labelled(folder: Path) -> list[LabelledPicture]:
+def read_labelled_pictures(folder: Path) -> list[LabelledPicture]:
     """Every labelled set in `folder` itself or just below it, in the order of their names; empty when there is none."""
     found: list[LabelledPicture] = []
     for place in [folder, *sorted(p for p in folder.iterdir() if p.is_dir())]:

