@@ -189,7 +189,7 @@ def as_stack(pictures: Sequence[LabelledPicture]) -> Study:
 
 def real_volumes(data: Path) -> list[Study]:
     """The real heads without haemorrhage that lie in `data`."""
-    found = [open_study(data / name) for name in ("head_ct_dicom",) if (data / name).is_dir()]
+    found = [Study(path.name, open_study(path).volumes) for path in [data / "head_ct_dicom"] if path.is_dir()]
     for path in sorted((data / "ct_volume").glob("*.npz")):
         with np.load(path) as file:
             spacing = tuple(float(v) for v in file["spacing_mm"])

@@ -128,15 +128,21 @@ class FindingModel:
             return (ImageEvidence(volume.series_uid, at, volume.instance_uids[at] if at < len(volume.instance_uids) else "", box,
                                   name if mask is not None and mask.any() else ""),)
 
-        # Two readers: the picture net, slice by slice, and the outlines. What one alone sees is possible at most; absence needs both.
-        readers = [sigmoid(peak(seen))] if picture else [sigmoid(peak(seen) - PEAK_OF_MANY), chance["any"]]
-        p_any = sigmoid(float(np.mean([log_odds(p) for p in readers])))
-        shown = [k for k, name in enumerate(TYPES) if min(chance[name], p_any) >= HEDGE["type"]] if p_any >= HEDGE["any"] else []
+        # Two readers: the picture net, slice by slice, and the net of the outlines; they are asked together about a picture. In a whole
+        # head, what one alone sees is possible at most, and absence needs both.
+        if picture:
+            p_any = sigmoid((peak(seen) + peak(answers.logits[:, 0])) / 2)
+            readers = [p_any]
+        else:
+            readers = [sigmoid(peak(seen) - PEAK_OF_MANY), chance["any"]]
+            p_any = sigmoid(sum(log_odds(p) for p in readers) / 2)
+        clear = max(readers) < HEDGE["any"]
+        band: Band = "state" if min(readers) >= STATE["any"] or clear else "hedge"
+        # what is only possible is not given a kind, a side or a volume
+        shown = [k for k, name in enumerate(TYPES) if min(chance[name], p_any) >= HEDGE["type"]] if band == "state" and not clear else []
         for k in shown:
             masks[f"{TYPES[k]}_haemorrhage"] = to_volume(measures.outlines[:, k], answers.outlines[:, k], grid, group, len(volume.pixels))
         all_blood = np.clip(sum(masks.values()), 0, 1).astype(np.uint8) if masks else None
-        clear = max(readers) < HEDGE["any"]
-        band: Band = "state" if min(readers) >= STATE["any"] or clear else "hedge"
         add("intracranial_haemorrhage", not clear, p_any, band, evidence=evidence("", 0, all_blood) if not clear else ())
         voxel_ml = float(np.prod(volume.spacing_mm)) / 1000 if volume.spacing_mm else None
         for k, name in enumerate(TYPES):
@@ -146,7 +152,7 @@ class FindingModel:
                 continue
             mask = masks[code]
             side = side_of(measures.outlines[:, k], answers.halves, leftward) if sided else None
-            add(code, True, p, "state" if band == "state" and p >= STATE["type"] else "hedge", side=side,
+            add(code, True, p, "state" if p >= STATE["type"] else "hedge", side=side,
                 volume_ml=round(float(mask.sum()) * voxel_ml, 1) if voxel_ml and mask.any() else None, evidence=evidence(code, k + 1, mask))
         self.add_shift_and_effect(add, measures, p_any, shown, picture, leftward, volume, group)
         if picture:
@@ -304,8 +310,11 @@ def measure(answers: Answers, slice_mm: float | None) -> Measures:
 def as_pictures(volume: Volume) -> torch.Tensor:
     """Every slice as a grey picture that the head fills, (slices, PICTURE_SIZE, PICTURE_SIZE); HU in a brain window."""
     low, high = WINDOWS["brain"] if volume.units == "HU" else (0.0, 1.0)
-    planes = np.clip((volume.pixels - low) / (high - low), 0, 1).astype(np.float32)
-    return torch.cat([to_grid(plane[None], picture_grid(plane, PICTURE_SIZE), 0.0) for plane in planes])
+    made = []
+    for plane in volume.pixels:
+        grey = np.clip((plane - low) / (high - low), 0, 1).astype(np.float32)
+        made.append(to_grid(grey[None], picture_grid(grey, PICTURE_SIZE), 0.0))
+    return torch.cat(made)
 
 
 def peak(logits: NDArray[np.float32]) -> float:
