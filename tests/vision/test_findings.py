@@ -11,7 +11,7 @@ from data.errors import ModelError, StudyRefused
 from data.images import open_study
 from data.records import Study, Volume
 from data.simulator import simulate_head_ct
-from vision.findings import FindingModel, choose_volume
+from vision.findings import PEAK_OF_MANY, FindingModel, choose_volume, peak
 
 REAL = Path("/work/shared/imaging/head_ct_dicom")
 
@@ -79,15 +79,19 @@ def that_always_says(model, logit):
     return FindingModel(model.net, stubborn, model.settings)
 
 
-def test_what_only_one_of_the_two_readers_sees_is_possible_at_most(model, bleeding):
+def test_one_reader_outvotes_neither_bleeding_nor_absence_alone(model, bleeding):
     assert (parent(model, bleeding[0].study).present, parent(model, bleeding[0].study).band) == (True, "state")
-    graph = that_always_says(model, -6.0).find(bleeding[0].study).findings
-    assert [(f.code, f.band) for f in graph if f.present and f.band != "omit"] == [("intracranial_haemorrhage", "hedge")]
-
-
-def test_absence_is_said_only_when_both_readers_exclude_blood(model):
+    denied = parent(that_always_says(model, -30.0), bleeding[0].study)
+    assert not denied.present
     normal = simulate_head_ct(9100, "none").study
-    assert (parent(that_always_says(model, -6.0), normal).present, parent(that_always_says(model, 6.0), normal).band) == (False, "hedge")
+    assert not parent(model, normal).present and parent(that_always_says(model, 30.0), normal).present
+
+
+def test_what_is_only_possible_has_no_kind_no_side_and_no_volume(model, bleeding):
+    undecided = np.array(that_always_says(model, 0.0).find(bleeding[0].study).slice_probability)
+    needed = 2 * (PEAK_OF_MANY - peak(np.log(undecided / (1 - undecided))))
+    graph = that_always_says(model, float(needed)).find(bleeding[0].study).findings
+    assert [(f.code, f.band) for f in graph if f.present and f.band != "omit"] == [("intracranial_haemorrhage", "hedge")]
 
 
 def test_a_picture_of_a_bleeding_slice_is_stated_without_a_volume_and_a_turned_one_without_a_side(model, bleeding):
