@@ -25,6 +25,11 @@ class LabelledPicture:
     blood: NDArray[np.bool_] | None = None      # where; None: nobody knows
     turned: bool = False                # the head may lie on any side
 
+    @property
+    def plane(self) -> NDArray[np.float32]:
+        """(1, rows, columns) in 0..1."""
+        return self.grey[None].astype(np.float32) / np.float32(255)
+
 
 def read_labelled_pictures(folder: Path) -> list[LabelledPicture]:
     """Every labelled set in `folder` itself or just below it, in the order of their names; empty when there is none."""

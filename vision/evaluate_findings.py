@@ -32,7 +32,8 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 60, s
         slices, learned: simulated slices, and the picture net's body and features, where a caller has them already.
     """
     model = FindingModel.load(folder, device)
-    data = Path(data or pictures) if data or pictures else None
+    data = data or pictures
+    data = Path(data) if data else None
     if anatomy is None and data and (data / "synthseg_labelmaps").is_dir():
         anatomy = data / "synthseg_labelmaps"
     figures: dict[str, Any] = {"model": model.version, "simulated": on_simulated(model, studies, seed, anatomy, report)}
@@ -134,16 +135,17 @@ def figures_of(p: NDArray[np.float64], truth: NDArray[np.bool_], groups: NDArray
     members = {name: np.flatnonzero(groups == name) for name in names}
     for _ in range(300):
         index = np.concatenate([members[name] for name in rng.choice(names, len(names))])
-        if (value := area_under(p[index], truth[index])) is not None:
+        if (value := area_under(p[index], truth[index].astype(float))) is not None:
             draws.append(value)
     decided = (p >= STATE["picture"]) | (p < HEDGE["picture"])
     grey = images.reshape(len(images), -1).mean(1).astype(float)
-    return {"pictures": len(truth), "groups": len(names), "auc": area_under(p, truth),
+    return {"pictures": len(truth), "groups": len(names), "auc": area_under(p, truth.astype(float)),
             "auc_95": [round(float(v), 3) for v in np.quantile(draws, (0.025, 0.975))],
             "accuracy": share((p >= 0.5) == truth), "sensitivity": share(p[truth] >= 0.5), "specificity": share(p[~truth] < 0.5),
             "decided": share(decided), "accuracy_decided": share(((p >= 0.5) == truth)[decided]),
-            "floor_accuracy_constant": round(float(max(truth.mean(), 1 - truth.mean())), 3), "floor_auc_mean_grey": area_under(grey, truth),
-            "shuffled_images_auc": area_under(p[rng.permutation(len(p))], truth)}
+            "floor_accuracy_constant": round(float(max(truth.mean(), 1 - truth.mean())), 3),
+            "floor_auc_mean_grey": area_under(grey, truth.astype(float)),
+            "shuffled_images_auc": area_under(p[rng.permutation(len(p))], truth.astype(float))}
 
 
 def held_out_drafts(model: FindingModel, net: PictureNet, real: Sequence[LabelledPicture]) -> dict[str, Any]:
@@ -162,7 +164,7 @@ def held_out_drafts(model: FindingModel, net: PictureNet, real: Sequence[Labelle
     for picture in own:
         if picture.bleeds is not None and not picture.turned:
             count(f"{picture.group.split(':')[0]}, {'with' if picture.bleeds else 'without'} haemorrhage",
-                  Study(picture.name, (Volume(picture.grey[None] / np.float32(255), None, None, units="1"),)))
+                  Study(picture.name, (Volume(picture.plane, None, None, units="1"),)))
     for group in sorted({p.group for p in own if p.turned}):
         slices = [p for p in own if p.group == group]
         for words, kept in (("whole", slices), ("slices without blood", [p for p in slices if p.bleeds is False])):
@@ -173,7 +175,7 @@ def held_out_drafts(model: FindingModel, net: PictureNet, real: Sequence[Labelle
 
 def as_stack(pictures: Sequence[LabelledPicture]) -> Study:
     """Slices in a window of 0 to 80 HU as a volume; black is taken for air, white for bone, spacing as usual for such scans."""
-    grey = np.stack([p.grey for p in pictures]) / np.float32(255)
+    grey = np.concatenate([p.plane for p in pictures])
     hu = np.where(grey > 0.97, 900, np.where(grey > 0.02, grey * 80, -1000)).astype(np.float32)
     return Study(pictures[0].group, (Volume(hu, (5.0, 1.2, 1.2), None, modality="CT", units="HU", orientation="axial"),))
 

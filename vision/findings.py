@@ -318,7 +318,7 @@ def as_pictures(volume: Volume) -> torch.Tensor:
 
 def both_readers(pictures: NDArray[np.float32], answers: Answers) -> NDArray[np.float32]:
     """Any haemorrhage, a logit a slice: the picture net and the net of the outlines must see it in the same slice, or outvote each other."""
-    return (pictures + np.clip(answers.logits[:, 0], -SUREST, SUREST)) / 2
+    return ((pictures + np.clip(answers.logits[:, 0], -SUREST, SUREST)) / 2).astype(np.float32)
 
 
 def peak(logits: NDArray[np.float32]) -> float:

@@ -93,10 +93,10 @@ class RealSlices:
         self.images = np.zeros((len(pictures), 3, SIZE, SIZE), np.uint8)
         self.blood = np.zeros((len(pictures), SIZE, SIZE), np.uint8)
         for i, picture in enumerate(pictures):
-            grid = grid_for(Volume(picture.grey[None] / np.float32(255), None, None, units="1"))
+            grid = grid_for(Volume(picture.plane, None, None, units="1"))
             for k, near in enumerate((i - 1, i, i + 1)):
                 if near == i or (picture.turned and 0 <= near < len(pictures) and pictures[near].group == picture.group):
-                    self.images[i, k] = (to_grid(pictures[near].grey[None] / np.float32(255), grid, 0.0)[0].clamp(0, 1) * 255).byte().numpy()
+                    self.images[i, k] = (to_grid(pictures[near].plane, grid, 0.0)[0].clamp(0, 1) * 255).byte().numpy()
             if picture.blood is not None and picture.blood.any():
                 self.blood[i] = (to_grid(picture.blood[None].astype(np.float32), grid, 0.0)[0] > 0.5).numpy()
         self.bleeds = np.array([bool(p.bleeds) for p in pictures])

@@ -42,14 +42,14 @@ class Pool:
         return torch.from_numpy(self.images[index]).float(), torch.from_numpy(self.bleeds[index]).float(), index
 
 
-def on_grid(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A picture as the picture net sees it: the head fills the square, 0..1."""
-    plane = grey.astype(np.float32)[None] / 255
-    return to_grid(plane, picture_grid(plane[0], PICTURE_SIZE), 0.0)[0].clamp(0, 1).numpy()
+def on_grid(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A picture (1, rows, columns) as the picture net sees it: the head fills the square, 0..1."""
+    seen: NDArray[np.float32] = to_grid(plane, picture_grid(plane[0], PICTURE_SIZE), 0.0)[0].clamp(0, 1).numpy()
+    return seen
 
 
 def all_on_grid(pictures: Sequence[LabelledPicture]) -> NDArray[np.float32]:
-    return np.stack([on_grid(p.grey) for p in pictures]) if pictures else np.zeros((0, PICTURE_SIZE, PICTURE_SIZE), np.float32)
+    return np.stack([on_grid(p.plane) for p in pictures]) if pictures else np.zeros((0, PICTURE_SIZE, PICTURE_SIZE), np.float32)
 
 
 def real_pools(pictures: Sequence[LabelledPicture], images: NDArray[np.float32]) -> list[Pool]:

@@ -79,7 +79,7 @@ def picture_grid(grey: NDArray[np.float32], size: int, head: float = 0.9) -> Gri
     box = head_box(grey, 0.15) or (0, 0, *grey.shape)
     step = max(box[2] - box[0], box[3] - box[1], 8) / (head * size)
     row, column = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return Grid(row - 0.5 - (size - 1) / 2 * step, column - 0.5 - (size - 1) / 2 * step, step, step, *grey.shape, size)
+    return Grid(row - 0.5 - (size - 1) / 2 * step, column - 0.5 - (size - 1) / 2 * step, step, step, grey.shape[0], grey.shape[1], size)
 
 
 def to_grid(pixels: NDArray[np.float32], grid: Grid, fill: float) -> Tensor:
