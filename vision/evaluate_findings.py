@@ -219,7 +219,7 @@ def card(figures: dict[str, Any]) -> str:
                   "The body of the picture net has seen no picture of the upright sets, and four fifths of the turned ones, "
                   "which are measured on the rest.", ""]
         lines += [f"- {name}: {json.dumps(row)}" for name, row in figures["picture net, five folds"].items()]
-        lines += ["", "## Drafts of groups that neither net has seen", ""]
+        lines += ["", "## Drafts of pictures and patients held out of this training", ""]
         lines += [f"- {name}: {json.dumps(row)}" for name, row in figures["drafts of groups held out"].items()]
     return "\n".join([*lines, "", "Midline shift is measured but never stated; no absence of mass effect is stated.", "", "![AUC](findings.png)", ""])
 
