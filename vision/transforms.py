@@ -27,6 +27,7 @@ class Grid:
     step_column: float
     rows: int
     columns: int
+    size: int = SIZE
 
 
 def window(hu: Tensor, low: float, high: float) -> Tensor:
@@ -73,8 +74,16 @@ def grid_for(volume: Volume) -> Grid:
     return Grid(middle[0] - 0.5 - (SIZE - 1) / 2 * step_row, middle[1] - 0.5 - (SIZE - 1) / 2 * step_column, step_row, step_column, rows, columns)
 
 
+def picture_grid(grey: NDArray[np.float32], size: int, head: float = 0.9) -> Grid:
+    """The square that the head in a grey picture fills to `head` of its side."""
+    box = head_box(grey, 0.15) or (0, 0, *grey.shape)
+    step = max(box[2] - box[0], box[3] - box[1], 8) / (head * size)
+    row, column = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return Grid(row - 0.5 - (size - 1) / 2 * step, column - 0.5 - (size - 1) / 2 * step, step, step, grey.shape[0], grey.shape[1], size)
+
+
 def to_grid(pixels: NDArray[np.float32], grid: Grid, fill: float) -> Tensor:
-    """(S, rows, columns) -> (S, SIZE, SIZE); averages when it makes smaller, outside the slice is `fill`."""
+    """(S, rows, columns) -> (S, grid.size, grid.size); averages when it makes smaller, outside the slice is `fill`."""
     image = torch.from_numpy(np.ascontiguousarray(pixels, np.float32))[:, None] - fill
     for axis, step in ((2, grid.step_row), (3, grid.step_column)):
         width = int(step)
@@ -83,7 +92,7 @@ def to_grid(pixels: NDArray[np.float32], grid: Grid, fill: float) -> Tensor:
             kernel[axis - 2] = width
             image = functional.avg_pool2d(functional.pad(image, (0, kernel[1] - 1, 0, kernel[0] - 1), mode="replicate"), kernel, stride=1)
     off = [(int(step) - 1) / 2 if step >= 2 else 0.0 for step in (grid.step_row, grid.step_column)]
-    index = torch.arange(SIZE, dtype=torch.float32)
+    index = torch.arange(grid.size, dtype=torch.float32)
     y = (grid.row0 - off[0] + grid.step_row * index) / max(image.shape[2] - 1, 1) * 2 - 1
     x = (grid.column0 - off[1] + grid.step_column * index) / max(image.shape[3] - 1, 1) * 2 - 1
     places = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1)[None].expand(len(image), -1, -1, -1)
@@ -92,8 +101,8 @@ def to_grid(pixels: NDArray[np.float32], grid: Grid, fill: float) -> Tensor:
 
 def from_grid(maps: Tensor, grid: Grid) -> Tensor:
     """(S, SIZE, SIZE) -> (S, rows, columns) of the slice as read."""
-    y = (torch.arange(grid.rows) - grid.row0) / grid.step_row / (SIZE - 1) * 2 - 1
-    x = (torch.arange(grid.columns) - grid.column0) / grid.step_column / (SIZE - 1) * 2 - 1
+    y = (torch.arange(grid.rows) - grid.row0) / grid.step_row / (grid.size - 1) * 2 - 1
+    x = (torch.arange(grid.columns) - grid.column0) / grid.step_column / (grid.size - 1) * 2 - 1
     places = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1)[None].expand(len(maps), -1, -1, -1)
     return functional.grid_sample(maps[:, None].float(), places.float(), align_corners=True, padding_mode="zeros")[:, 0]
 

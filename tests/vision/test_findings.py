@@ -1,12 +1,19 @@
 """The findings model as shipped, on heads it has not seen, and its refusals."""
+import copy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from data.errors import ModelError, StudyRefused
+from data.images import open_study
+from data.records import Study, Volume
 from data.simulator import simulate_head_ct
-from vision.findings import FindingModel, choose_volume
+from vision.findings import PEAK_OF_MANY, FindingModel, choose_volume, peak
+
+REAL = Path("/work/shared/imaging/head_ct_dicom")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +65,49 @@ def test_what_is_no_whole_axial_head_without_contrast_is_refused_with_its_reason
     with pytest.raises(StudyRefused) as refused:
         choose_volume(replace(bleeding[0].study, volumes=(replace(bleeding[0].volume, **change),)))
     assert refused.value.reason == reason
+
+
+def parent(model, study):
+    return next(f for f in model.find(study).findings if f.code == "intracranial_haemorrhage")
+
+
+def that_always_says(model, logit):
+    """The same model, its reader of pictures replaced by one that has made up its mind."""
+    stubborn = copy.deepcopy(model.picture_net)
+    torch.nn.init.zeros_(stubborn.answer.weight)
+    torch.nn.init.constant_(stubborn.answer.bias, logit)
+    return FindingModel(model.net, stubborn, model.settings)
+
+
+def test_one_reader_outvotes_neither_bleeding_nor_absence_alone(model, bleeding):
+    assert (parent(model, bleeding[0].study).present, parent(model, bleeding[0].study).band) == (True, "state")
+    denied = parent(that_always_says(model, -30.0), bleeding[0].study)
+    assert not denied.present
+    normal = simulate_head_ct(9100, "none").study
+    assert not parent(model, normal).present and parent(that_always_says(model, 30.0), normal).present
+
+
+def test_what_is_only_possible_has_no_kind_no_side_and_no_volume(model, bleeding):
+    undecided = np.array(that_always_says(model, 0.0).find(bleeding[0].study).slice_probability)
+    needed = 2 * (PEAK_OF_MANY - peak(np.log(undecided / (1 - undecided))))
+    graph = that_always_says(model, float(needed)).find(bleeding[0].study).findings
+    assert [(f.code, f.band) for f in graph if f.present and f.band != "omit"] == [("intracranial_haemorrhage", "hedge")]
+
+
+def test_a_picture_of_a_bleeding_slice_is_stated_without_a_volume_and_a_turned_one_without_a_side(model, bleeding):
+    made, truth = bleeding
+    at = int(made.masks["intraparenchymal"].sum((1, 2)).argmax())
+    grey = np.clip(made.volume.pixels[at:at + 1] / 80, 0, 1)
+    for pixels, side in ((grey, truth.side), (np.rot90(grey, axes=(1, 2)).copy(), None)):
+        found = {f.code: f for f in model.find(Study("1", (Volume(pixels, None, None, units="1"),))).findings}
+        assert found["intracranial_haemorrhage"].present
+        assert {(f.side, f.volume_ml) for f in found.values() if f.present and f.code.endswith("l_haemorrhage") and f.side} <= {(side, None)}
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real head CT lies in /work/shared, which is not here")
+def test_a_real_head_without_haemorrhage_is_never_called_bleeding(model):
+    found = parent(model, open_study(REAL))
+    assert not (found.present and found.band == "state")
 
 
 def test_a_missing_model_is_a_coded_error(tmp_path):
