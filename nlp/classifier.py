@@ -82,7 +82,7 @@ def counts_of(orders: list[Order]) -> csr_matrix:
 # ---------------------------------------------------------------- the models
 
 class Net(nn.Module):
-    """MiniLM (or another BERT), mean-pooled, with a head each for protocol, contrast and urgency."""
+    """MiniLM (or another BERT), mean-pooled, with a head each for protocol, contrast and urgency (the last two steady its training)."""
 
     def __init__(self, config: dict[str, Any], protocols: int) -> None:
         super().__init__()
@@ -154,13 +154,15 @@ class Neighbours:
     """The labelled orders most like an order, and what they were protocolled as."""
 
     NEAREST, SHARPNESS, FLOOR = 60, 4, 0.003
+    CLOSE = 8           # of the nearest, those whose urgency counts
 
-    def __init__(self, vectors: csr_matrix, shares: NDArray[np.float32], ids: list[str]) -> None:
-        self.vectors, self.shares, self.ids = vectors, shares, ids         # (labelled, 2**17), (labelled, protocols)
+    def __init__(self, vectors: csr_matrix, shares: NDArray[np.float32], urgent: NDArray[np.float32], ids: list[str]) -> None:
+        # (labelled, 2**17), (labelled, protocols), (labelled,)
+        self.vectors, self.shares, self.urgent, self.ids = vectors, shares, urgent, ids
         self._across = vectors.T.tocsr()
 
-    def __call__(self, vectors: csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.int_]]:
-        """(orders, protocols) log shares among the nearest, and (orders, nearest) which they are, best first."""
+    def __call__(self, vectors: csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int_]]:
+        """(orders, protocols) log shares among the nearest, (orders,) share of urgent ones, (orders, nearest) which they are, best first."""
         likeness = (vectors @ self._across).toarray()
         most = min(self.NEAREST, likeness.shape[1])
         near = np.argpartition(-likeness, most - 1, axis=1)[:, :most]
@@ -168,19 +170,22 @@ class Neighbours:
         close = np.take_along_axis(likeness, near, 1)
         weight = (close / np.maximum(close[:, :1], 1e-6)) ** self.SHARPNESS
         share = np.einsum("on,onp->op", weight, self.shares[near])
-        return np.log(share / np.maximum(share.sum(1, keepdims=True), 1e-9) + self.FLOOR).astype(np.float32), near
+        shares = np.log(share / np.maximum(share.sum(1, keepdims=True), 1e-9) + self.FLOOR).astype(np.float32)
+        return shares, self.urgent[near[:, :self.CLOSE]].mean(1), near
 
     def stored(self) -> dict[str, NDArray[Any]]:
         scale = 255 / max(float(self.vectors.data.max()), 1e-9)
         return {"near.values": np.rint(self.vectors.data * scale).astype(np.uint8), "near.scale": np.array([scale], np.float32),
                 "near.indices": self.vectors.indices.astype(np.int32), "near.indptr": self.vectors.indptr.astype(np.int32),
-                "near.shares": np.rint(self.shares * 5).astype(np.uint8), "near.ids": np.frombuffer("\n".join(self.ids).encode(), np.uint8)}
+                "near.shares": np.rint(self.shares * 5).astype(np.uint8), "near.urgent": self.urgent.astype(np.uint8),
+                "near.ids": np.frombuffer("\n".join(self.ids).encode(), np.uint8)}
 
     @classmethod
     def read(cls, stored: dict[str, NDArray[Any]], width: int) -> "Neighbours":
         values = stored["near.values"].astype(np.float32) / stored["near.scale"][0]
         vectors = csr_matrix((values, stored["near.indices"], stored["near.indptr"]), shape=(len(stored["near.indptr"]) - 1, width))
-        return cls(vectors, stored["near.shares"].astype(np.float32) / 5, bytes(stored["near.ids"]).decode().split("\n"))
+        shares, urgent = stored["near.shares"].astype(np.float32) / 5, stored["near.urgent"].astype(np.float32)
+        return cls(vectors, shares, urgent, bytes(stored["near.ids"]).decode().split("\n"))
 
 
 @dataclass(frozen=True)
@@ -218,6 +223,12 @@ class BookView:
         self.known = np.array([p.id in at for p in self.protocols])
         self.columns = np.array([at[p.id] for p in self.protocols if p.id in at], int)
         self.child = np.array([bool(CHILD.search(f"{p.id.replace('_', ' ')} {p.name}")) for p in self.protocols], float)
+
+    def spread(self, values: list[float]) -> NDArray[np.float32]:
+        """(protocols of the book,) from one value a protocol trained on; the mean for the others."""
+        found = np.full(len(self.protocols), np.mean(values), np.float32)
+        found[self.known] = np.array(values, np.float32)[self.columns]
+        return found
 
 
 def features_of(orders: list[Order], view: BookView, said: "Said") -> NDArray[np.float32]:
@@ -262,10 +273,11 @@ class Said:
     net: NDArray[np.float32]            # (orders, protocols + 4): contrast and urgency behind
     linear: NDArray[np.float32]
     neighbours: NDArray[np.float32]
+    near_urgent: NDArray[np.float32]    # (orders,)
     nearest: NDArray[np.int_]           # (orders, NEAREST)
 
     def take(self, index: NDArray[np.int_]) -> "Said":
-        return Said(self.net[index], self.linear[index], self.neighbours[index], self.nearest[index])
+        return Said(*(getattr(self, name)[index] for name in ("net", "linear", "neighbours", "near_urgent", "nearest")))
 
 
 @dataclass(frozen=True)
@@ -328,7 +340,7 @@ class Classifier:
         asks = np.stack([chance[:, [p.contrast == name for p in view.protocols]].sum(1) for name in CONTRASTS], 1)
         head = np.exp(said.net[:, known:known + 3] - logsum(said.net[:, known:known + 3]))
         share = self.calibration["contrast_share"]
-        urgent = 1 / (1 + np.exp(-(urgency_features(orders, said) @ self.calibration["urgent_weights"] + self.calibration["urgent_offset"])))
+        urgent = urgency_of(urgency_features(orders, chance, view.spread(self.calibration["urgent_rates"]), said), self.calibration)
         return Predicted(logits, share * head + (1 - share) * asks, urgent,
                          [tuple(self.models.neighbours.ids[i] for i in row[:3]) for row in said.nearest])
 
@@ -347,10 +359,23 @@ class Classifier:
         return [plain.original(*found[i].span()) for i in best]
 
 
-def urgency_features(orders: list[Order], said: Said) -> NDArray[np.float32]:
-    """(orders, 3): the transformer's logit, STAT, URGENT."""
-    return np.stack([said.net[:, -1], [order.priority == "STAT" for order in orders], [order.priority == "URGENT" for order in orders]],
-                    1).astype(np.float32)
+URGENCY = ("STAT", "URGENT", "of the likely protocols", "of the nearest orders")
+TEXT = 2                # the features from here on are the text's alone
+TEXT_WEIGHT = 0.5       # of the text's own verdict: an order clicked as routine can be urgent all the same
+
+
+def urgency_features(orders: list[Order], chance: NDArray[np.float32], rates: NDArray[np.float32], said: Said) -> NDArray[np.float32]:
+    """(orders, URGENCY): priority as clicked, log odds of urgency by the likely protocols' `rates`, share of urgent ones among the nearest."""
+    expected = (chance @ rates).clip(0.01, 0.99)
+    return np.stack([[order.priority == "STAT" for order in orders], [order.priority == "URGENT" for order in orders],
+                     np.log(expected / (1 - expected)), said.near_urgent], 1).astype(np.float32)
+
+
+def urgency_of(features: NDArray[np.float32], calibration: dict[str, Any]) -> NDArray[np.float32]:
+    """The larger of the probability with the priority, and of TEXT_WEIGHT times that of the text alone."""
+    with_priority = features[:, :TEXT + 1] @ calibration["urgent_weights"] + calibration["urgent_offset"]
+    text = features[:, TEXT:] @ calibration["text_weights"] + calibration["text_offset"]
+    return np.maximum(1 / (1 + np.exp(-with_priority)), TEXT_WEIGHT / (1 + np.exp(-text)))
 
 
 def quantised(net: Net) -> Net:

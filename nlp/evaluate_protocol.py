@@ -18,7 +18,7 @@ from nlp.classifier import Classifier
 from nlp.ranking_metrics import acceptable_at, figures_of, interval
 from nlp.retrieval import Retrieval
 from nlp.suggest import Suggester
-from nlp.train_protocol import EPOCHS, HELD_OUT, authors_of, fit, learn_models, read_labelled, split
+from nlp.train_protocol import EPOCHS, HELD_OUT, authors_of, fit, learn_models, read_labelled, split, urgent_rates
 
 SETTINGS_MIN = 20       # orders of a setting below which its row says nothing
 
@@ -38,11 +38,12 @@ def main(out: Path | None = None, data: list[Path] | None = None, device: str = 
         shipped = Classifier.load(MODELS / "protocol", device)
         models, version = shipped.models, shipped.version
         learn, held = ([], rows) if data else split(rows, HELD_OUT)
+    rates = urgent_rates(learn, models.protocols) if learn else shipped.calibration["urgent_rates"]
     said, folds = models([row.order for row in held]), folds_of(held)
     found: list[Suggestion | None] = [None] * len(held)
     for fold in sorted(set(folds)):
         inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        classifier = Classifier(models, *fit([held[i] for i in inside], said.take(inside), models.protocols, book), version)
+        classifier = Classifier(models, *fit([held[i] for i in inside], said.take(inside), models.protocols, rates, book), version)
         for i, suggestion in zip(outside, Suggester(book, classifier).suggest_many([held[i].order for i in outside]), strict=True):
             found[i] = suggestion
     answers = [suggestion for suggestion in found if suggestion is not None]

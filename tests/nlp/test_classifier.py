@@ -14,7 +14,7 @@ from data.errors import InputError, ModelError
 from data.orders import order_from_json, read_authored
 from data.records import Order
 from nlp import train_protocol
-from nlp.classifier import Classifier, Linear, Ranker, counts_of, sentence_of
+from nlp.classifier import Classifier, Linear, Ranker, counts_of, sentence_of, urgency_of
 from nlp.suggest import Suggester
 
 ROWS = [row for row in read_authored() if row.author in "ad"][::12]
@@ -45,7 +45,8 @@ def trained(base, tmp_path_factory):
     out = tmp_path_factory.mktemp("model")
     learn, held = train_protocol.split(ROWS, None)
     models_, tensors, bert = train_protocol.learn_models(learn, base, 2, 0, "cpu", out, False, lambda *a, **k: None)
-    fitted = train_protocol.fit(held, models_([row.order for row in held]), models_.protocols, read_book())
+    fitted = train_protocol.fit(held, models_([row.order for row in held]), models_.protocols,
+                                train_protocol.urgent_rates(learn, models_.protocols), read_book())
     classifier = train_protocol.assembled(models_, tensors, *fitted)
     train_protocol.publish(classifier, tensors, bert, out, {})
     return classifier, Classifier.load(out)
@@ -145,6 +146,12 @@ def test_the_nearest_labelled_orders_are_named(trained):
     row = next(row for row in ROWS if row.author == "a")
     found = Suggester(read_book(), trained[1]).suggest(row.order)
     assert found.nearest[0] == row.order.id and len(found.nearest) == 3
+
+
+def test_urgent_words_count_under_a_routine_click():
+    calibration = {"urgent_weights": [2.0, 1.0, 1.0], "urgent_offset": -3.0, "text_weights": [1.0, 3.0], "text_offset": -1.0}
+    calm, alarming, clicked = urgency_of(np.array([[0, 0, -3, 0], [0, 0, 1, 1], [1, 0, 1, 1]], np.float32), calibration)
+    assert calm < 0.1 and 0.4 < alarming <= 0.5 and clicked >= alarming
 
 
 def test_a_folder_of_something_else_is_refused_in_words(tmp_path):
