@@ -128,7 +128,7 @@ def order_message(row: dict[str, Any], number: int, when: datetime, seed: int) -
 
 def case_order(seed: int, i: int, kind: str) -> dict[str, Any]:
     text = {"subdural": "fall 2 days ago, on apixaban, increasingly drowsy. ?bleed",
-            "intraparenchymal": "sudden R weakness and vomiting, BP 220/110. ?haemorrhage",
+            "intraparenchymal": "sudden L weakness and vomiting, BP 220/110. ?haemorrhage",
             "none": "new headache for a week, neuro exam normal. ?SOL or bleed"}[kind]
     return {"id": f"case{i}", "order_text": text, "ordered_exam": "CT head without contrast", "setting": "ED",
             "age": 71 - 9 * i, "sex": "FMF"[i % 3], "priority": ("STAT", "STAT", "URGENT")[i % 3],
