@@ -1,5 +1,6 @@
 """Orders from a file of either form: the design's JSONL, or HL7 v2."""
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from api.hl7.messages import HANDLERS
@@ -37,7 +38,8 @@ def orders_from_hl7(raw: bytes, path: Path) -> tuple[list[Order], list[str]]:
             handler = HANDLERS.get(message.kind)
             if handler is None:
                 raise InputError(f"MSH-9 is {message.kind}, an order is one of {', '.join(sorted(HANDLERS))}")
-            orders += [record for record in handler(message) if isinstance(record, Order)]
+            found = [record for record in handler(message) if isinstance(record, Order)]
+            orders += [replace(one, id=one.placer_number or one.filler_number or f"{message.control_id}-{n}") for n, one in enumerate(found, 1)]
         except WetreadError as problem:
             errors.append(f"{path}:{number}: {problem}")
     return orders, errors

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from data.dicom import read_study
@@ -70,8 +71,15 @@ def read_picture(path: Path) -> Study:
                     raise ImageError(f"{path.name} is {image.width}x{image.height}, at most {PIXELS_MAX} pixels are read; make it smaller")
                 deep = image.mode.startswith(("I", "F"))
                 grey = np.asarray(image if deep else image.convert("L"), np.float32)
+                colour = 0.0 if deep else coloured(np.asarray(image.convert("RGB"), np.int16))
     except (UnidentifiedImageError, Image.DecompressionBombWarning, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise ImageError(f"{path.name} is no readable picture ({type(error).__name__}); save it again as PNG or JPEG") from None
     low, high = (float(grey.min()), float(grey.max())) if deep else (0.0, 255.0)
     pixels = ((grey - low) / max(high - low, 1e-6))[None]
-    return Study(id=path.name, volumes=(Volume(pixels.astype(np.float32), None, None, units="1", series_uid=path.name),))
+    return Study(id=path.name, volumes=(Volume(pixels.astype(np.float32), None, None, units="1", series_uid=path.name,
+                                               tags={"coloured_share": f"{colour:.3f}"}),))
+
+
+def coloured(rgb: NDArray[np.int16]) -> float:
+    """Share of the pixels that are not grey; a CT has but burnt-in letters in colour."""
+    return float((rgb.max(2) - rgb.min(2) > 40).mean())

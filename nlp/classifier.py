@@ -3,6 +3,7 @@
 A protocol that was never trained on is scored by its text in the book alone, so that one added to the book is suggested at once.
 """
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ CHILD = re.compile(r"\b(ped|paed\w*|pediat\w*|child\w*|neonat\w*|infant\w*|abuse
 FEATURES = ("transformer", "words", "neighbours", "book, text and click", "book, text", "book, click", "modality agrees", "contrast agrees",
             "child for child", "adult for child")
 LEARNED = 3
+UNCLICKED = 1 / 3       # how much the transformer counts where no exam was clicked: it learnt from orders that had one
 WORD = re.compile(r"\b\w[\w/+&-]*\b")
 WORDS = HashingVectorizer(ngram_range=(1, 2), n_features=2**16, alternate_sign=False, norm=None, token_pattern=r"(?u)\b\w[\w/+&-]*\b")
 PIECES = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=2**16, alternate_sign=False, norm=None)
@@ -246,8 +248,9 @@ def features_of(orders: list[Order], view: BookView, said: "Said") -> NDArray[np
 
     child = np.array([order.age_years is not None and order.age_years < 16 for order in orders], float)[:, None]
     agree = {click: np.array([[how(click, p) for p in view.protocols] for how in (agrees, contrast_agrees)]) for click in set(clicks)}
+    trust = np.array([1.0 if click else UNCLICKED for click in clicks], np.float32)[:, None]
     net = said.net[:, :said.linear.shape[1]]
-    rows = [learned(net - logsum(net)), learned(said.linear), learned(said.neighbours),
+    rows = [learned((net - logsum(net)) * trust), learned(said.linear), learned(said.neighbours),
             by_book([f"{c} {t}" for c, t in zip(clicks, texts, strict=True)]), by_book(texts), by_book(clicks),
             np.array([agree[click][0] for click in clicks]), np.array([agree[click][1] for click in clicks]),
             child * view.child, (1 - child) * view.child]
@@ -380,4 +383,5 @@ def urgency_of(features: NDArray[np.float32], calibration: dict[str, Any]) -> ND
 
 def quantised(net: Net) -> Net:
     """The transformer's linear layers in int8 for the CPU."""
+    warnings.filterwarnings("ignore", message=".*torch.ao.quantization|.*torch.quantize_per_tensor", module="torch.ao")
     return torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, dtype=torch.qint8)

@@ -19,6 +19,10 @@ SHOWN = 10
 SMALL_WORDS = {"and", "with", "the", "for", "without", "line", "first"}
 ALWAYS_REVIEW = {"pregnancy", "implant_mri_unsafe", "duplicate_recent_exam", "low_value"}
 CONTRASTS: tuple[Contrast, ...] = ("none", "with", "without_and_with")
+FOREIGN = re.compile(r"\b(und|mit|der|das|seit|auf|nicht|bei|verdacht|oder|nach|heute|schmerzen|patientin?|de|la|el|los|por|desde|una|dolor|"
+                     r"sospecha|del|paciente|le|les|des|avec|depuis|pour|une|dans|douleur|della|dopo|"
+                     r"sospetto|met|voor|het|een|sinds|og|med|czy|nie)\b", re.I)
+ENGLISH = re.compile(r"\b(the|and|with|for|of|to|no|on|in|at|is|was|after|since|has|not|a|pain|pt|hx|eval|left|right)\b", re.I)
 LIKELY, HAZARD = 5, 0.25
 OF_THE_ORDER = {"ordered_exam_mismatch", "low_value", "missing_info", "laterality_conflict", "duplicate_recent_exam"}   # the leader's alone
 RED_FLAGS = re.compile(
@@ -117,6 +121,8 @@ def dispose(flags: tuple[Flag, ...], order: Order, sure: bool) -> tuple[Disposit
     codes = {flag.code for flag in flags}
     if "missing_info" in codes:
         return "needs-information", "What is the clinical question: symptoms, their side and since when?"
+    if foreign(order.text):
+        return "needs-information", "The order is not in English and was not understood: flags may be missing. What is the clinical question?"
     if "laterality_conflict" in codes:
         return "needs-information", "Which side is meant? The clicked exam and the text disagree."
     if any(flag.code == "implant_mri_check" and flag.severity == "warn" for flag in flags):
@@ -125,6 +131,16 @@ def dispose(flags: tuple[Flag, ...], order: Order, sure: bool) -> tuple[Disposit
     if sure and not child_asleep and not codes & ALWAYS_REVIEW and all(flag.severity != "stop" for flag in flags):
         return "auto", ""
     return "review", ""
+
+
+def foreign(text: str) -> bool:
+    """Another language: its small words outnumber the English ones, or most letters are of another script."""
+    some = text[:2000]
+    letters = [c for c in some if c.isalpha()]
+    if letters and sum(not c.isascii() and ord(c) > 0x2ff for c in letters) > 0.5 * len(letters):
+        return True
+    theirs = len(FOREIGN.findall(some))
+    return theirs >= 2 and theirs > 2 * len(ENGLISH.findall(some))
 
 
 def red_flag_probability(order: Order) -> float:

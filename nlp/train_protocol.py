@@ -5,6 +5,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 from tokenizers import Tokenizer
@@ -24,6 +25,7 @@ from data.book import Book, read_book
 from data.errors import InputError, ModelError
 from data.model_files import from_int8, save_model, to_int8
 from data.orders import Labelled, labelled_from, read_authored, read_rows
+from data.records import Order
 from nlp.classifier import (
     CONTRASTS,
     FEATURES,
@@ -96,7 +98,8 @@ def learn_models(rows: list[Labelled], base: str | None, epochs: int, seed: int,
     protocols = tuple(sorted({name for row in rows for name in (row.expected, *row.acceptable)}))
     weights, config, tokenizer = base_model(base)
     counts = counts_of([row.order for row in rows])
-    linear, tensors = learn_words(rows, counts, protocols)
+    bare = [replace(row, order=bare_order(row.order)) for row in rows[::2]]       # so that an order without a click is not a stranger
+    linear, tensors = learn_words(rows + bare, vstack([counts, counts_of([row.order for row in bare])]).tocsr(), protocols)
     tensors |= remember(rows, linear.vectors(counts), protocols).stored()
     net = tune(rows, protocols, weights, config, tokenizer, epochs, seed, device, out, resume, report)
     tensors |= to_int8({f"net.{name}": p.detach().cpu().float().numpy() for name, p in net.state_dict().items()})
@@ -104,6 +107,11 @@ def learn_models(rows: list[Labelled], base: str | None, epochs: int, seed: int,
     net.load_state_dict({name.removeprefix("net."): torch.from_numpy(v) for name, v in rounded.items() if name.startswith("net.")})
     reader = Reader(quantised(net.cpu()) if device == "cpu" else net, tokenizer, device)
     return Models(reader, linear, Neighbours.read(tensors, counts.shape[1]), protocols), tensors, config
+
+
+def bare_order(order: Order) -> Order:
+    """Text, age and sex alone."""
+    return Order(id=order.id, text=order.text, age_years=order.age_years, patient=order.patient)
 
 
 def remember(rows: list[Labelled], vectors: csr_matrix, protocols: tuple[str, ...]) -> Neighbours:

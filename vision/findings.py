@@ -22,6 +22,7 @@ from vision.transforms import FIELD_MM, SIZE, WINDOWS, Grid, from_grid, grid_for
 PIXEL_MM = FIELD_MM / SIZE
 MAX_SLICES = 1200
 MIN_SPAN_MM = 85.0          # less of a head than this is no head CT
+COLOURED_MAX = 0.1          # of a picture's pixels
 MIN_SLICES = 8
 MIN_BRAIN_MM2 = 4500.0      # area inside the skull in the largest slice of any head, children included
 THICK_MM = 4.0              # thinner slices are averaged to about this, the thickness the network was trained on
@@ -213,6 +214,8 @@ def why_not(volume: Volume) -> tuple[str, str] | None:
         return "modality", f"modality is {volume.modality or 'not given'}, expected CT; drafts are made of non-contrast head CT only"
     if volume.units != "HU" and not picture:
         return "modality", f"pixels are in '{volume.units}', expected HU; send CT with RescaleSlope and RescaleIntercept"
+    if float(volume.tags.get("coloured_share", 0)) > COLOURED_MAX:
+        return "pixels", f"{float(volume.tags['coloured_share']):.0%} of the picture is in colour; send the grey picture of a head CT"
     part = volume.tags.get("BodyPartExamined", "").upper()
     if part and not re.search(r"HEAD|BRAIN|SKULL|CRANI|NEURO|SCHAEDEL", part):
         return "not-a-head", f"BodyPartExamined is {part[:16]}, expected HEAD"

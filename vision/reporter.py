@@ -41,7 +41,7 @@ class Reporter:
         findings, replaced = self.word(groups, found.image_tokens)
         sentences = (
             Sentence("CT head without contrast." if volume.spacing_mm else "Single CT head picture.", "exam"),
-            *([Sentence(order.text.strip(), "indication")] if order and order.text.strip() else []),
+            *([Sentence(indication(order, study), "indication")] if order and order.text.strip() else []),
             *(Sentence(text, "technique") for text in technique(volume, found)),
             Sentence("No prior study was read.", "comparison"),
             *findings,
@@ -83,10 +83,17 @@ def impression(groups: list[list[Finding]], findings: list[Sentence]) -> list[Se
     return [Sentence("No statement on haemorrhage: the evidence is not enough. Read the images.", "impression")]
 
 
+def indication(order: Order, study: Study) -> str:
+    """The order's text; never the words of another patient's order."""
+    if order.patient.id and study.patient.id and order.patient.id != study.patient.id:
+        return "Not taken over: the order given is for another patient than the images."
+    return order.text.strip()
+
+
 def technique(volume: Volume, found: Findings) -> list[str]:
     rows = []
     if volume.spacing_mm:
-        rows.append(f"{len(volume.pixels)} axial slices, {volume.spacing_mm[0]:.1f} mm apart.")
+        rows.append(f"Read on {len(volume.pixels)} axial slices, {volume.spacing_mm[0]:.1f} mm apart.")
     return rows + [f"{note[:1].upper()}{note[1:]}." for note in dict.fromkeys(found.notes) if note]
 
 

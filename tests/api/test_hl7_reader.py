@@ -109,3 +109,8 @@ def test_published_messages_lose_no_segment():
             sent = sum(part.startswith(name.encode() + message.separators[0].encode()) for part in lines)
             assert sent == sum(s.name == name for s in message.segments), (row["path"], name)
     assert failed == 0
+
+
+def test_a_new_order_without_an_OBR_is_refused():
+    with pytest.raises(MessageRefused, match="OBR is missing"):
+        CHECKS["ORM^O01"](read_message(b"MSH|^~\\&|R|H|W|R|20261124||ORM^O01|1|P|2.5.1\rPID|1||7\rORC|NW|P1\r"))

@@ -50,3 +50,11 @@ def test_wrong_truncated_missing_and_huge_files_are_coded_errors(tmp_path, monke
     monkeypatch.setattr("data.images.PIXELS_MAX", 1000)
     with pytest.raises(ImageError, match="300x300"):
         open_study(tmp_path / "big.png")
+
+
+def test_a_picture_in_colour_says_so(tmp_path):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / "colour.png")
+    Image.fromarray(np.repeat(rng.integers(0, 255, (32, 32, 1), np.uint8), 3, 2)).save(tmp_path / "grey.png")
+    shares = [float(open_study(tmp_path / name).volumes[0].tags["coloured_share"]) for name in ("colour.png", "grey.png")]
+    assert shares[0] > 0.5 and shares[1] == 0

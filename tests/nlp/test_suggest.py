@@ -6,7 +6,7 @@ from data.book import BOOK_PATH, read_book
 from data.orders import order_from_json, read_authored
 from data.records import Order
 from nlp.ranking_metrics import acceptable_at, calibration_error
-from nlp.suggest import Suggester, flags_of
+from nlp.suggest import Suggester, flags_of, foreign
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +63,13 @@ def test_a_hazard_of_another_likely_protocol_is_flagged_too():
     ct, mr = book.protocols["CT_HEAD_WO"], book.protocols["MR_STROKE"]
     assert "pacemaker_mri" in {f.code for f in flags_of(order, [(ct, 0.5), (mr, 0.4)])}
     assert "pacemaker_mri" not in {f.code for f in flags_of(order, [(ct, 0.9), (mr, 0.1)])}
+
+
+@pytest.mark.parametrize("text", ["Patient mit starken Kopfschmerzen seit heute, Verdacht auf Blutung",
+                                  "cefalea súbita desde ayer, dolor de la nuca", "头痛三天"])
+def test_an_order_in_another_language_is_asked_about(bare, text):
+    assert bare.suggest(Order(text=text)).disposition == "needs-information"
+
+
+def test_english_orders_are_not_taken_for_another_language():
+    assert sum(foreign(row.order.text) for row in read_authored()) <= 2

@@ -62,3 +62,12 @@ def test_training_writes_a_model_that_loads_and_words_most_findings_faithfully(t
     assert again.decoder is not None and 0 <= figures["read back as their graph"] <= 1
     groups = [[finding("mass_effect")]]
     assert again.word(groups, NOTHING)[0] == again.word(groups, NOTHING)[0]
+
+
+def test_the_words_of_another_patients_order_are_not_taken_over():
+    from data.records import Order, Patient
+    from vision.reporter import indication
+
+    study = Study(id="1", volumes=(), patient=Patient(id="A"))
+    assert indication(Order(text="fall", patient=Patient(id="A")), study) == indication(Order(text="fall"), study) == "fall"
+    assert "another patient" in indication(Order(text="fall", patient=Patient(id="B")), study)
