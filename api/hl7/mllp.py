@@ -71,6 +71,7 @@ class Connection(asyncio.Protocol):
         self.frames: deque[bytes] = deque()
         self.under_way = 0          # handed to the store, not yet answered
         self.reading_large = False
+        self.answers_read = True    # the peer takes its answers
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -112,7 +113,7 @@ class Connection(asyncio.Protocol):
                 asyncio.get_running_loop().create_task(self.keep_large(frame))
             else:
                 self.keep(frame, receive(frame, stamp()))
-        if self.frames:
+        if self.frames or not self.answers_read:
             self.transport.pause_reading()
         elif not self.transport.is_closing():
             self.transport.resume_reading()
@@ -138,9 +139,11 @@ class Connection(asyncio.Protocol):
                                         "failed" if read.error and not read.job else "", read.error, done=done)
 
     def pause_writing(self) -> None:
+        self.answers_read = False
         self.transport.pause_reading()      # a peer that reads no answers gets no more read
 
     def resume_writing(self) -> None:
+        self.answers_read = True
         self.pump()
 
 

@@ -109,3 +109,29 @@ def test_published_messages_get_exactly_one_right_answer_each(tmp_path):
     for i, answer in zip(asks, answers, strict=True):
         header = read_message(raws[i]).segments[0].fields
         assert msa(answer)[1].encode("latin-1", "replace") == (header[10] if len(header) > 10 else "").encode("latin-1", "replace")
+
+
+def test_a_peer_that_takes_no_answers_is_not_read_on(tmp_path):
+    """Its buffer is full (pause_writing): answers that become due must not set the reading going again."""
+    async def run():
+        settings = read_settings(tmp_path, mllp=0)
+        store = Store.open(settings.db, settings.home)
+        listener = Listener(store, settings)
+        await listener.start()
+        _, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        while not listener.open:
+            await asyncio.sleep(0.01)
+        [connection] = listener.open
+        connection.pause_writing()
+        connection.data_received(frame(ORDER % (b"C1", b"1", b"1")) * 300)      # more than may be under way at once
+        while connection.under_way or connection.frames:
+            await asyncio.sleep(0.01)
+        stopped = connection.transport.is_reading()
+        connection.resume_writing()
+        going = connection.transport.is_reading()
+        writer.close()
+        await listener.stop()
+        store.close()
+        return stopped, going
+
+    assert asyncio.run(run()) == (False, True)
