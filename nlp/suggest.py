@@ -101,10 +101,7 @@ class Suggester:
 
 
 def flags_of(order: Order, likely: list[tuple[Protocol, float]]) -> tuple[Flag, ...]:
-    """Flags given the leading protocol, and hazards of the next ones where HAZARD of the probability raises them: another of the set may be taken.
-
-    On authors d and e this finds 0.90 of the hazards, as many as with the right protocol given; the leader alone 0.87.
-    """
+    """Flags given the leading protocol, and hazards of the next ones where HAZARD of the probability raises them: another of the set may be taken."""
     found = check(order, likely[0][0])
     have, total = {flag.code for flag in found} | OF_THE_ORDER, sum(p for _, p in likely)
     raised: dict[str, tuple[float, Flag]] = {}
