@@ -7,6 +7,7 @@ from typing import Any
 
 from api.sending import build, post
 from api.settings import Settings
+from api.sheet import authored, sheet_of
 from api.store import Job, Store, Tx, new_id, now
 from data.errors import InputError, ModelError, NotFound, StateError, WetreadError
 from data.records import Facts, Order, Patient, PatientMerge, PatientUpdate, Suggestion, as_json
@@ -244,16 +245,26 @@ class OrderSteps:
         return [present(row) for row in rows]
 
     def order(self, id: str) -> dict[str, Any]:
-        """One order with history and messages, by its id or its placer, filler or accession number; raises NotFound."""
+        """One order with sheet, nearest labelled orders, history and messages, by its id or any of its numbers; raises NotFound."""
         with self.store.read() as tx:
             row = find_by_any(tx, id)
             history = tx.find("order_events", order=["id"], order_id=row["id"])
             numbers = sorted({event["message_id"] for event in history if event["message_id"]})
             columns = ("id", "control_id", "kind", "received", "state", "reason")
             messages = tx.find("messages", id=numbers, order=["id"], columns=columns) if numbers else []
-        return {**present(row),
+            nearest = [labelled_order(tx, near) for near in (row["suggestion"] or {}).get("nearest", ())]
+        return {**present(row), "sheet": sheet_of(row, order_from_record(row["record"]), self.book), "nearest": nearest,
                 "history": [{name: event[name] for name in ("time", "what", "user", "detail")} for event in history],
                 "messages": [{**message, "id": str(message["id"])} for message in messages]}
+
+
+def labelled_order(tx: Tx, id: str) -> dict[str, Any]:
+    """What an order of the model's memory was protocolled as: a shipped one with its text, one of this desk without (another patient's)."""
+    if id in authored():
+        return {"id": id, **authored()[id]}
+    row = tx.one("orders", id=id)
+    protocol = ((row or {}).get("decision") or {}).get("protocol", "")
+    return {"id": id, "source": "desk" if row else "unknown", "order_text": "", "ordered_exam": "", "protocol": protocol}
 
 
 def order_update(*parts: Any) -> bytes:

@@ -48,6 +48,14 @@ def studies_mark(desk: TheDesk, person: AnyPerson) -> dict[str, str]:
     return {"mark": mark(desk.studies(LIST_MAX))}
 
 
+@router.get("/orders/{id}")
+def order(request: Request, id: str, desk: TheDesk, person: AnyPerson) -> Response:
+    """One order: why this protocol, and the technologist's sheet to print."""
+    found = desk.order(id)
+    desk.store.audit(person.name, "look", "order", found["id"])
+    return page(request, "order.html", row=found, book=desk.book.protocols)
+
+
 @router.post("/orders/{id}/decision")
 def decide(id: str, desk: TheDesk, person: Decider, form: Form) -> Response:
     desk.decide(id, text(form, "action"), text(form, "protocol") or None, text(form, "reason")[:2000], person.name)

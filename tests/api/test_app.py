@@ -93,6 +93,21 @@ def test_an_order_is_kept_suggested_for_found_by_its_number_and_decided(client, 
             ("local", "accept", "order", id)} <= set(audited(desk))
 
 
+def test_one_order_carries_the_sheet_of_its_protocol_and_the_orders_it_is_like(client, desk):
+    client.post("/v1/orders", json={"order_text": "?bleed", "placer_number": "S1"})
+    work(desk)
+    found = client.get("/v1/orders/S1").json()
+    assert (found["sheet"]["basis"], found["sheet"]["protocol"], found["sheet"]["minutes"]) == ("suggested", "CT_HEAD_WO", 5)
+    a1, other = found["nearest"]
+    assert (a1["source"], a1["protocol"]) == ("authored", "CT_TRAUMA_HEAD_CSPINE") and "bamboo spine" in a1["order_text"]
+    assert (other["source"], other["order_text"]) == ("unknown", "")
+    client.post("/v1/orders/S1/decision", json={"action": "change", "protocol": "MR_BRAIN_WWO", "reason": "mass"})
+    sheet = client.get("/v1/orders/S1").json()["sheet"]
+    assert (sheet["basis"], sheet["by"], sheet["contrast_agent"]) == ("accepted", "local", "gadolinium-based, intravenous")
+    page = client.get(f"/orders/{found['id']}").text
+    assert "gadolinium-based, intravenous" in page and "bamboo spine" in page and ("local", "look", "order", found["id"]) in audited(desk)
+
+
 @pytest.mark.parametrize("body, status, code", [
     ({"action": "reject"}, 409, "E111"), ({"action": "change", "protocol": "NO_SUCH"}, 409, "E111"), ({"action": "agree"}, 422, "E109"),
     ({"action": "accept", "protocol": "CT_HEAD_W"}, 409, "E111"),

@@ -62,7 +62,8 @@ class WordSuggester:
         flags += (Flag("pregnancy", "stop", "R3", "ACR-SPR Practice Parameter 2023", "She may be pregnant.", "Ask before the scan."),) \
             if order.facts.pregnant else ()
         return Suggestion((Ranked(best, 0.86), Ranked("CT_HEAD_WWO", 0.09)), (best, "CT_HEAD_WWO"), "none", flags, at >= 0, float(at >= 0),
-                          "review", evidence=(Evidence("fall", at, at + 4),) if at >= 0 else (), model="m", book="b")
+                          "review", evidence=(Evidence("fall", at, at + 4),) if at >= 0 else (),
+                          indications=("migraine with change",) if at < 0 else (), nearest=("a1", "f10"), model="m", book="b")
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +148,20 @@ def test_the_orders_page_says_what_the_ai_suggests_how_sure_and_what_warns(page)
     assert first.locator(".flag.warn").inner_text().startswith("Warning Takes apixaban.")
     assert first.locator("mark.warn").inner_text() == "apixaban" and first.locator("mark.match").inner_text() == "fall"
     assert "Stop" in page.locator(".order", has_text="Rossi").locator(".flag.stop").inner_text()
+
+
+def test_an_order_opens_with_its_reasons_and_a_sheet_that_prints_alone(page, served):
+    page.goto("/orders")
+    with page.expect_navigation():
+        page.locator(".order", has_text="Rossi").get_by_text("Sheet and reasons").click()
+    keep(page, "order")
+    assert "not accepted yet" in page.inner_text(".sheet .banner") and "MR brain without contrast" in page.inner_text(".sheet .name")
+    assert "FLAIR" in page.inner_text(".sheet dl") and "20 min" in page.inner_text(".sheet dl")
+    assert "pregnan" in page.locator(".sheet .flag").first.inner_text() and page.locator(".why .flag.stop .source").count()
+    page.emulate_media(media="print")
+    keep(page, "order-print")
+    assert page.is_visible(".sheet") and not page.is_visible(".why") and not page.is_visible("header.top")
+    assert "Rossi, Ada" in page.inner_text(".sheet .person")
 
 
 def test_markup_in_an_order_is_shown_as_text(page):
