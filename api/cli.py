@@ -232,6 +232,27 @@ def doctor(
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 
 
+@app.command()
+def automation(
+    action: Annotated[str | None, typer.Argument(help="stop or start; without it, only say how it stands.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; kept with who and when.")] = "",
+    home: Home = HOME,
+    db: Database = None,
+) -> None:
+    """The kill switch: stop acceptance without a person at once, also in a running server, or let it run again."""
+    from api.settings import read_settings
+    from api.store import Store
+    from api.workflow import Desk
+
+    if action not in (None, "stop", "start"):
+        wrong_use(f"'{action}' is no step of automation; say stop or start")
+    settings = read_settings(home, **({"db": db} if db else {}))
+    store = Store.open(settings.db, settings.home)
+    desk = Desk(store, settings)
+    print(json.dumps(desk.switch_automation(action == "start", os_user(), reason) if action else desk.automation()))
+    store.close()
+
+
 @app.command("user")
 def add_user(
     name: str,
@@ -270,6 +291,16 @@ def add_key(name: str, home: Home = HOME, db: Database = None) -> None:
 def wrong_use(message: str) -> NoReturn:
     print(message, file=sys.stderr)
     raise SystemExit(2)
+
+
+def os_user() -> str:
+    """Who gives a command, for the record."""
+    import getpass
+
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):     # a container without that user in its passwd
+        return f"cli:{os.getuid()}"
 
 
 def address(text: str) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+from api.automation import runs
 from api.sending import build, post
 from api.settings import Settings
 from api.sheet import authored, sheet_of
@@ -136,14 +137,18 @@ class OrderSteps:
             return                                          # changed, cancelled or decided meanwhile
         suggestion, reason = self._try_to_suggest(order_from_record(row["record"]))
         values: dict[str, Any] = {"suggestion": None, "state": "no-suggestion", "reason": reason}
-        raw = None
+        raw, automatic, raw_automatic = None, {}, None
         key = f"suggestion:{id}:{version}"
         if suggestion is not None:
             values = {"suggestion": as_json(suggestion), "state": "suggested", "reason": "",
                       "urgency": max(row["urgency"], 2 * suggestion.urgent)}
-            values |= self._automatic(suggestion)
-            raw = build(self.settings, key, order_update, present(row), values["suggestion"], values.get("decision"))
+            automatic = self._automatic(suggestion)
+            raw = build(self.settings, key, order_update, present(row), values["suggestion"], None)
+            if automatic:
+                raw_automatic = build(self.settings, key, order_update, present(row), values["suggestion"], automatic["decision"])
         with self.store.effect(job) as tx:
+            if automatic and runs(tx):      # not before: automation may have been stopped while the suggestion was computed
+                values, raw = {**values, **automatic}, raw_automatic
             kept = tx.change("orders", {"id": id, "version": version, "state": OPEN}, updated=now(), **values)
             if kept:
                 tx.add("order_events", key=key, order_id=id, time=now(), what=values["state"], user="",

@@ -119,6 +119,7 @@ orders = Table(
     Index("orders_study", "study_instance_uid"),
     Index("orders_patient", "patient_id"),
     Index("orders_list", "state", "urgency", "created"),
+    Index("orders_created", "created"),
 )
 
 order_events = Table(
@@ -250,6 +251,39 @@ audit = Table(
     Column("action", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("object_id", Words, nullable=False),
+)
+
+switches = Table(
+    "switches", metadata,
+    Column("name", Text, primary_key=True),                 # automation
+    Column("running", Boolean, nullable=False),
+    Column("user", Words, nullable=False),
+    Column("time", Text, nullable=False),
+    Column("reason", Words, nullable=False),
+)
+
+model_uses = Table(
+    "model_uses", metadata,
+    Column("id", Number, primary_key=True),
+    Column("role", Text, nullable=False),                   # shown, shadow; the last row of a role counts
+    Column("version", Words, nullable=False),               # "" is the shipped model (shown), or none (shadow)
+    Column("user", Words, nullable=False),
+    Column("time", Text, nullable=False),
+    Column("figures", Json),                                # what the person saw who decided
+    Index("model_uses_role", "role", "id"),
+)
+
+shadow_suggestions = Table(
+    "shadow_suggestions", metadata,
+    Column("id", Number, primary_key=True),
+    Column("order_id", Text, ForeignKey("orders.id"), nullable=False),
+    Column("order_version", Integer, nullable=False),
+    Column("model", Words, nullable=False),
+    Column("time", Text, nullable=False),
+    Column("suggestion", Json),
+    Column("reason", Words, nullable=False, server_default=""),         # why there is none
+    UniqueConstraint("order_id", "order_version", "model"),
+    Index("shadow_suggestions_time", "time"),
 )
 
 TABLES = metadata.tables

@@ -289,7 +289,7 @@ def get_decider(person: Annotated[Person, Depends(get_person)]) -> Person:
 
 def get_administrator(person: Annotated[Person, Depends(get_person)]) -> Person:
     if person.role not in ("administrator", "local"):
-        raise NotAllowed("only an administrator may read the audit; sign in as one at /login")
+        raise NotAllowed("only an administrator may do this; sign in as one at /login")
     return person
 
 

@@ -34,7 +34,7 @@ def orders(request: Request, desk: TheDesk, person: AnyPerson, show: str = "open
     rows = listed(desk, show)
     desk.store.audit(person.name, "list", "orders", show)
     return page(request, "orders.html", orders=rows[:LIST_MAX], show=show, shown=SHOWN, book=desk.book.protocols, more=len(rows) > LIST_MAX,
-                mark=mark(rows))
+                mark=mark(rows), automation=desk.automation())
 
 
 @router.get("/marks/orders")

@@ -72,7 +72,7 @@ def served(sqlite_template, tmp_path_factory):
     home = tmp_path_factory.mktemp("pages")
     shutil.copy(sqlite_template, home / "wetread.db")
     simulated = simulate_head_ct(3, "subdural", rows=128)
-    settings = Settings(home=home, http=0)
+    settings = Settings(home=home, http=0, automation=True)
     desk = Desk(Store.open("", home, upgrade=False), settings, WordSuggester(), TruthReporter(simulated))
     erika = Patient("4711", "Muster^Erika", "19410302", "F")
     for order in (
@@ -221,6 +221,17 @@ def test_an_old_list_says_so_and_the_marked_order_stays_the_one_that_was_read(pa
     page.click("#changed a")
     assert "stairs" in page.locator(".order").first.inner_text()
     assert page.locator(".order.at").get_attribute("id") == reading
+
+
+def test_automation_is_stopped_on_the_page_and_everybody_sees_by_whom(page, served):
+    page.goto("/orders")
+    keep(page, "automation-on")
+    page.fill(".automation input[name=reason]", "wrong protocols since 8:00")
+    with page.expect_navigation():
+        page.click(".automation button")
+    keep(page, "automation-stopped")
+    assert "Automation is stopped by local" in page.inner_text(".automation") and "since 8:00" in page.inner_text(".automation")
+    assert served[1].automation()["stopped"]
 
 
 def test_the_reading_list_opens_the_most_urgent_study(page):
