@@ -13,6 +13,8 @@ from data.errors import InputError, WetreadError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Protocol suggestions and draft reports for neuroradiology. Not a medical device.")
 
+model_app = typer.Typer(no_args_is_help=True, help="Which protocol model answers: the shipped one, or a version trained here.")
+app.add_typer(model_app, name="model")
 db_app = typer.Typer(no_args_is_help=True, help="The store's schema.")
 app.add_typer(db_app, name="db")
 
@@ -118,7 +120,8 @@ def draft(
 @app.command()
 def train(
     name: Annotated[str, typer.Argument(help="protocol, findings or report")],
-    out: Annotated[Path, typer.Option(help="Folder for the model, its card and checkpoints.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the model, its card and checkpoints; not with --from-store.")] = None,
+    from_store: Annotated[bool, typer.Option("--from-store", help="protocol: learn from the desk's decisions; a new version below HOME.")] = False,
     data: Annotated[list[Path] | None, typer.Option(help="Your own material; default: what Wetread ships or simulates.")] = None,
     base: Annotated[str | None, typer.Option(help="protocol: a Hugging Face model on disk or hub to start from.")] = None,
     size: Annotated[int | None, typer.Option(help="findings: simulated studies; report: sentences an epoch.")] = None,
@@ -127,10 +130,20 @@ def train(
     seed: int = 0,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
+    home: Home = HOME,
+    db: Database = None,
 ) -> None:
     """Train a model; the shipped one is never overwritten."""
-    from api.training import train_model
+    from api.training import row_of, train_model, train_on_decisions
 
+    row_of(name)            # an unknown model is named before anything else is asked for
+    if from_store:
+        if name != "protocol":
+            wrong_use("--from-store goes with protocol: the desk decides on nothing else")
+        print(train_on_decisions(home, db, out=out, data=data, base=base, size=size, pictures=pictures, epochs=epochs))
+        return
+    if out is None:
+        wrong_use("give --out FOLDER for the model, or --from-store")
     train_model(name, out, data=data, base=base, size=size, pictures=pictures, epochs=epochs, seed=seed, device=device_name(device), resume=resume)
 
 
@@ -242,6 +255,7 @@ def automation(
     """The kill switch: stop acceptance without a person at once, also in a running server, or let it run again."""
     from api.settings import read_settings
     from api.store import Store
+    from api.training import os_user
     from api.workflow import Desk
 
     if action not in (None, "stop", "start"):
@@ -251,6 +265,38 @@ def automation(
     desk = Desk(store, settings)
     print(json.dumps(desk.switch_automation(action == "start", os_user(), reason) if action else desk.automation()))
     store.close()
+
+
+@model_app.command("list")
+def model_list(home: Home = HOME, db: Database = None) -> None:
+    """Versions with their figures, which one answers, and who changed that when; as JSON."""
+    on_models(home, db, lambda desk, user: desk.models())
+
+
+@model_app.command("promote")
+def model_promote(version: str, home: Home = HOME, db: Database = None) -> None:
+    """Let VERSION (or shipped) answer from the next suggestion on; a running server needs no restart."""
+    on_models(home, db, lambda desk, user: desk.promote_model(version, user))
+
+
+@model_app.command("rollback")
+def model_rollback(home: Home = HOME, db: Database = None) -> None:
+    """Let the version answer again that did before the last promotion."""
+    on_models(home, db, lambda desk, user: desk.roll_back_model(user))
+
+
+def on_models(home: Path, db: str | None, step: Any) -> None:
+    from api.settings import read_settings
+    from api.store import Store
+    from api.training import os_user
+    from api.workflow import Desk
+
+    settings = read_settings(home, **({"db": db} if db else {}))
+    store = Store.open(settings.db, settings.home)
+    try:
+        print(json.dumps(step(Desk(store, settings), os_user()), indent=1))
+    finally:
+        store.close()
 
 
 @app.command("user")
@@ -291,16 +337,6 @@ def add_key(name: str, home: Home = HOME, db: Database = None) -> None:
 def wrong_use(message: str) -> NoReturn:
     print(message, file=sys.stderr)
     raise SystemExit(2)
-
-
-def os_user() -> str:
-    """Who gives a command, for the record."""
-    import getpass
-
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):     # a container without that user in its passwd
-        return f"cli:{os.getuid()}"
 
 
 def address(text: str) -> tuple[str, int]:

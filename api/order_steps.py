@@ -174,9 +174,7 @@ class OrderSteps:
         stopped = any(flag.severity == "stop" for flag in suggestion.flags)
         if not self.settings.automation or suggestion.disposition != "auto" or stopped or not suggestion.ranked:
             return {}
-        return {"state": "accepted", "decision": {
-            "action": "accept", "protocol": suggestion.ranked[0].protocol, "reason": "", "user": "automation", "time": now(),
-            "flags": [flag.code for flag in suggestion.flags]}}
+        return {"state": "accepted", "decision": decision_of("accept", suggestion.ranked[0].protocol, "", "automation", as_json(suggestion))}
 
     # -- decision ----------------------------------------------------------------------------------------------------
 
@@ -227,8 +225,7 @@ class OrderSteps:
             protocol = ""
             if not reason.strip():
                 raise StateError("reason is empty; a rejection needs one")
-        return {"action": action, "protocol": protocol, "reason": reason.strip(), "user": user, "time": now(),
-                "flags": [flag["code"] for flag in suggestion.get("flags", ())]}
+        return decision_of(action, protocol, reason, user, suggestion or {"book": self.book.version})
 
     @property
     def book(self) -> Any:
@@ -261,6 +258,14 @@ class OrderSteps:
         return {**present(row), "sheet": sheet_of(row, order_from_record(row["record"]), self.book), "nearest": nearest,
                 "history": [{name: event[name] for name in ("time", "what", "user", "detail")} for event in history],
                 "messages": [{**message, "id": str(message["id"])} for message in messages]}
+
+
+def decision_of(action: str, protocol: str, reason: str, user: str, suggestion: dict[str, Any]) -> dict[str, Any]:
+    """A decision as it is kept, with what the person saw: the flags, the first suggestion and its probability, the versions of model and book."""
+    first = (suggestion.get("ranked") or [{"protocol": "", "probability": None}])[0]
+    return {"action": action, "protocol": protocol, "reason": reason.strip(), "user": user, "time": now(),
+            "flags": [flag["code"] for flag in suggestion.get("flags", ())], "suggested": first["protocol"], "probability": first["probability"],
+            "model": suggestion.get("model", ""), "book": suggestion.get("book", "")}
 
 
 def labelled_order(tx: Tx, id: str) -> dict[str, Any]:

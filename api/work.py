@@ -10,6 +10,7 @@ from pathlib import Path
 from api.hl7.sender import Sender
 from api.inference import LateReporter, LateSuggester
 from api.jobs import Worker
+from api.model_versions import folder_in_use
 from api.settings import Destination, Settings, read_settings
 from api.store import Store
 from api.workflow import Desk
@@ -39,7 +40,7 @@ def main() -> None:
     settings = worker_settings(Path(sys.argv[1]))
     store = Store.open(settings.db, settings.home, upgrade=False)
     store.gives_way_s = 0.25
-    desk = Desk(store, settings, LateSuggester(settings.device), LateReporter(settings.device))
+    desk = Desk(store, settings, LateSuggester(settings.device, lambda: folder_in_use(store, "shown")), LateReporter(settings.device))
     # two threads: a CT of half a minute must not hold up the suggestion for the order behind it
     worker = Worker(store, handlers(desk, Sender(store, settings)), threads=2)
     worker.start()

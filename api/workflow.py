@@ -3,13 +3,14 @@ from typing import Any
 
 from api.automation import AutomationSteps
 from api.draft_steps import DraftSteps
+from api.model_versions import ModelSteps
 from api.order_steps import OrderSteps
 from api.settings import Settings
 from api.store import Store
 from api.study_steps import StudySteps
 
 
-class Desk(OrderSteps, AutomationSteps, StudySteps, DraftSteps):
+class Desk(OrderSteps, AutomationSteps, ModelSteps, StudySteps, DraftSteps):
     """`suggester` has .suggest(order) -> Suggestion, `reporter` .draft(study, order) -> (Draft, masks by name).
 
     Either may be None, or raise: the order or study then goes on to a person without a suggestion or a draft.
