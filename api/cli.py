@@ -267,6 +267,33 @@ def automation(
     store.close()
 
 
+@app.command()
+def monitor(
+    home: Home = HOME,
+    db: Database = None,
+    weeks: Annotated[int, typer.Option(min=1, max=520, help="How many weeks back.")] = 26,
+    reference: Annotated[str, typer.Option(help="First of the four weeks to compare with, 2026-W31; default: the first there are.")] = "",
+    out: Out = None,
+) -> None:
+    """Drift of words, protocols, overrides and calibration by week, and what to do; --out FOLDER takes monitor.json and monitor.png."""
+    from api.monitor import in_words, plot
+    from api.monitor import monitor as watch
+    from api.settings import read_settings
+    from api.store import Store
+
+    settings = read_settings(home, **({"db": db} if db else {}))
+    store = Store.open(settings.db, settings.home)
+    try:
+        figures = watch(store, weeks, reference)
+    finally:
+        store.close()
+    print(in_words(figures))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "monitor.json").write_text(json.dumps(figures, indent=1) + "\n")
+        (out / "monitor.png").write_bytes(plot(figures))
+
+
 @model_app.command("list")
 def model_list(home: Home = HOME, db: Database = None) -> None:
     """Versions with their figures, which one answers, and who changed that when; as JSON."""

@@ -85,6 +85,13 @@ class Tx:
         query = query.order_by(*(t.c[name[1:]].desc() if name.startswith("-") else t.c[name] for name in order))
         return [dict(row) for row in self.connection.execute(query.with_for_update() if lock else query).mappings()]
 
+    def since(self, table: str, column: str, time: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Rows whose `column` is `time` or later, in its order, a few hundred at once: there may be a year of them."""
+        t = TABLES[table]
+        query = sa.select(*(t.c[name] for name in columns)).where(t.c[column] >= time).order_by(t.c[column])
+        for row in self.connection.execution_options(yield_per=500).execute(query).mappings():
+            yield dict(row)
+
     def one(self, table: str, *, lock: bool = False, **equal: Any) -> dict[str, Any] | None:
         return next(iter(self.find(table, limit=1, lock=lock, **equal)), None)
 

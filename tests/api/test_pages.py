@@ -234,6 +234,13 @@ def test_automation_is_stopped_on_the_page_and_everybody_sees_by_whom(page, serv
     assert served[1].automation()["stopped"]
 
 
+def test_the_monitor_shows_its_plot_and_says_what_to_do(page):
+    page.goto("/monitor")
+    keep(page, "monitor")
+    assert page.evaluate("document.querySelector('img.plot').naturalWidth") > 500
+    assert "Nothing drifts" in page.inner_text("main") and "Suggestions come from shipped" in page.inner_text("main")
+
+
 def test_the_reading_list_opens_the_most_urgent_study(page):
     page.goto("/studies")
     keep(page, "studies")
