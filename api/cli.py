@@ -312,6 +312,19 @@ def model_rollback(home: Home = HOME, db: Database = None) -> None:
     on_models(home, db, lambda desk, user: desk.roll_back_model(user))
 
 
+@model_app.command("shadow")
+def model_shadow(
+    version: Annotated[str | None, typer.Argument()] = None,
+    off: Annotated[bool, typer.Option("--off", help="End shadow mode.")] = False,
+    home: Home = HOME,
+    db: Database = None,
+) -> None:
+    """Let VERSION answer beside the shown model, stored for `wetread monitor` and shown to nobody."""
+    if (version is None) != off:
+        wrong_use("give VERSION or --off, one of the two")
+    on_models(home, db, lambda desk, user: desk.shadow_model(version or "", user))
+
+
 def on_models(home: Path, db: str | None, step: Any) -> None:
     from api.settings import read_settings
     from api.store import Store

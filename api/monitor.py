@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from api.learning import AUTOMATION
+from api.shadow import agreement
 from api.store import Store
 from data.book import read_book
 from data.errors import InputError
@@ -64,7 +65,8 @@ def monitor(store: Store, weeks: int = WEEKS, reference: str = "") -> dict[str, 
     Raises: InputError when the reference week holds no order.
     """
     start = datetime.now(UTC) - timedelta(weeks=weeks)
-    table, words = collected(store, start.strftime("%Y-%m-%dT%H:%M:%S.000Z"))
+    since = start.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    table, words, decided = collected(store, since)
     labels = sorted(table)
     if reference and reference not in labels:
         raise InputError(f"the reference week must be one of {labels[0]} to {labels[-1]} with orders, written 2026-W31" if labels
@@ -75,11 +77,12 @@ def monitor(store: Store, weeks: int = WEEKS, reference: str = "") -> dict[str, 
     alarms = [{"week": row["week"], "figure": name, "value": row[name], "limit": row[f"{name}_limit"], "words": f"{title}: {cure}"}
               for row in rows if row["week"] not in chosen for name, (title, cure) in FIGURES.items()
               if row[name] is not None and row[f"{name}_limit"] is not None and row[name] > row[f"{name}_limit"]]
-    return {"weeks": rows, "reference": chosen, "alarms": alarms, "new_words": words}
+    return {"weeks": rows, "reference": chosen, "alarms": alarms, "new_words": words, "shadow": agreement(store, since, decided)}
 
 
-def collected(store: Store, start: str) -> tuple[dict[str, Week], list[str]]:
-    """(weeks by label, unknown words that the orders of at least SAID_BY patients share, most frequent first)."""
+def collected(store: Store, start: str) -> tuple[dict[str, Week], list[str], dict[str, tuple[str, str]]]:
+    """(weeks by label, unknown words that the orders of at least SAID_BY patients share, order -> (taken by a person, shown first))."""
+    takes: dict[str, tuple[str, str]] = {}
     table: dict[str, Week] = {}
     known = known_words()
     said: dict[str, set[str]] = {}
@@ -107,7 +110,9 @@ def collected(store: Store, start: str) -> tuple[dict[str, Week], list[str]]:
                 decided_in.overridden += decision["protocol"] != first
                 decided_in.stated.append(probability)
                 decided_in.right.append(decision["protocol"] == first)
-    return table, sorted(word for word, patients in said.items() if len(patients) >= SAID_BY)
+                if decision["protocol"]:
+                    takes[row["id"]] = decision["protocol"], first
+    return table, sorted(word for word, patients in said.items() if len(patients) >= SAID_BY), takes
 
 
 def first_of(row: dict[str, Any]) -> tuple[str, float]:
@@ -247,6 +252,10 @@ def in_words(figures: dict[str, Any]) -> str:
     lines += [f"{alarm['week']}: {alarm['words']}" for alarm in figures["alarms"]] or ["Nothing drifts beyond chance."]
     if figures["new_words"]:
         lines.append(f"New words that at least {SAID_BY} patients' orders share: {', '.join(figures['new_words'][:40])}")
+    for row in figures["shadow"]:
+        gain = "" if row["difference"] is None else " (difference {:+.3f}, 95 % {:+.3f} to {:+.3f})".format(*row["difference"])
+        lines.append(f"In shadow, {row['model']}: {row['orders']} orders, {row['failed']} without a suggestion. Of {row['decided']} that people decided, "
+                     f"it had the protocol taken first in {row['shadow_agrees']}, the shown model in {row['shown_agrees']}{gain}.")
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from api.automation import runs
 from api.sending import build, post
 from api.settings import Settings
+from api.shadow import ask_shadow
 from api.sheet import authored, sheet_of
 from api.store import Job, Store, Tx, new_id, now
 from data.errors import InputError, ModelError, NotFound, StateError, WetreadError
@@ -153,6 +154,7 @@ class OrderSteps:
             if kept:
                 tx.add("order_events", key=key, order_id=id, time=now(), what=values["state"], user="",
                        detail={"suggestion": values["suggestion"], "reason": reason})
+                ask_shadow(tx, id, version)
                 if values["state"] == "accepted":
                     tx.audit("automation", "accept", "order", id)
                 if suggestion is not None:

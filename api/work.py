@@ -21,6 +21,7 @@ def handlers(desk: Desk, sender: Sender) -> dict:
     return {
         "message": desk.apply_message,
         "suggest": desk.suggest_order,
+        "shadow": desk.shadow_order,
         "complete": desk.complete_quiet_study,
         "draft": desk.draft_study,
         "send": sender.send_outbox,
@@ -40,7 +41,8 @@ def main() -> None:
     settings = worker_settings(Path(sys.argv[1]))
     store = Store.open(settings.db, settings.home, upgrade=False)
     store.gives_way_s = 0.25
-    desk = Desk(store, settings, LateSuggester(settings.device, lambda: folder_in_use(store, "shown")), LateReporter(settings.device))
+    desk = Desk(store, settings, LateSuggester(settings.device, lambda: folder_in_use(store, "shown")), LateReporter(settings.device),
+                shadow=LateSuggester(settings.device, lambda: folder_in_use(store, "shadow")))
     # two threads: a CT of half a minute must not hold up the suggestion for the order behind it
     worker = Worker(store, handlers(desk, Sender(store, settings)), threads=2)
     worker.start()

@@ -73,7 +73,7 @@ def test_new_words_are_shown_only_when_several_patients_share_them(store):
 
 
 def test_few_orders_are_not_judged_and_an_empty_store_says_so(store):
-    assert monitor(store) == {"weeks": [], "reference": [], "alarms": [], "new_words": []}
+    assert monitor(store) == {"weeks": [], "reference": [], "alarms": [], "new_words": [], "shadow": []}
     fill(store, 6, a_week=5, right=0.0, protocol="CT_HEAD_WO")
     found = monitor(store)
     assert found["alarms"] == [] and found["weeks"][-1]["override"] == 1.0
