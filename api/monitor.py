@@ -254,8 +254,8 @@ def in_words(figures: dict[str, Any]) -> str:
         lines.append(f"New words that at least {SAID_BY} patients' orders share: {', '.join(figures['new_words'][:40])}")
     for row in figures["shadow"]:
         gain = "" if row["difference"] is None else " (difference {:+.3f}, 95 % {:+.3f} to {:+.3f})".format(*row["difference"])
-        lines.append(f"In shadow, {row['model']}: {row['orders']} orders, {row['failed']} without a suggestion. Of {row['decided']} that people decided, "
-                     f"it had the protocol taken first in {row['shadow_agrees']}, the shown model in {row['shown_agrees']}{gain}.")
+        lines.append(f"In shadow, {row['model']}: {row['orders']} orders, {row['failed']} without a suggestion. Of {row['decided']} that people "
+                     f"decided, it had the protocol taken first in {row['shadow_agrees']}, the shown model in {row['shown_agrees']}{gain}.")
     return "\n".join(lines)
 
 
