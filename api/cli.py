@@ -26,12 +26,23 @@ Out = Annotated[Path | None, typer.Option(help="File or folder to write to.")]
 
 
 def main() -> None:
-    """Run a command; coded errors become one line on standard error and exit code 1."""
+    """Run a command; coded errors become one line on standard error: exit code 1 for input, 2 for wrong use."""
     try:
-        app()
+        raise SystemExit(app(standalone_mode=False) or 0)
     except WetreadError as error:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
+    except typer.Abort:
+        raise SystemExit(1) from None
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        # a wrong use that typer found; its classes have no name to catch by, since typer carries a copy of click
+        context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError" and context:
+            print(context.get_help())
+            raise SystemExit(2) from None
+        wrong_use(f"{error.format_message().rstrip('.')}; {context.command_path if context else 'wetread'} --help shows what is right")
 
 
 @app.command()
@@ -199,9 +210,6 @@ def send(
     """Send HL7 messages or DICOM files and print what was answered."""
     if (mllp is None) == (dicom is None):
         wrong_use("give --mllp HOST:PORT or --dicom HOST:PORT, one of the two")
-    for path in paths:
-        if not path.exists():
-            raise InputError(f"{path} does not exist; give a file or folder that does")
     if mllp:
         from api.hl7.client import send_files
 
@@ -213,7 +221,9 @@ def send(
     bad = 0
     for answer in answers:
         print(json.dumps(answer))
-        bad += not answer["ok"]
+        if not answer["ok"]:
+            bad += 1
+            print(f"{answer['file']}: {answer['text'] or 'not acknowledged'}", file=sys.stderr)
     raise typer.Exit(1 if bad else 0)
 
 
@@ -375,7 +385,7 @@ def add_key(name: str, home: Home = HOME, db: Database = None) -> None:
 
 
 def wrong_use(message: str) -> NoReturn:
-    print(message, file=sys.stderr)
+    print(InputError(message), file=sys.stderr)
     raise SystemExit(2)
 
 

@@ -50,7 +50,7 @@ class DraftSteps:
         check_sections(sections)
         if not user:
             raise InputError("user is empty; a report is amended by a person")
-        return self._step(id, user, version, "amend", SIGNED, "amended", lambda record: readable(edited(record, sections)))
+        return self._step(id, user, version, "amend", SIGNED, "amended", lambda record: readable(really_edited(record, sections)))
 
     def cancel_draft(self, id: str, user: str, version: int) -> dict[str, Any]:
         return self._step(id, user, version, "cancel", EDITABLE, "cancelled", lambda record: record)
@@ -144,6 +144,14 @@ def edited(record: dict[str, Any], sections: dict[str, str]) -> dict[str, Any]:
         kept += old if text == record["sections"].get(section, "") else split(text, section, old)
     order = {name: i for i, name in enumerate(SECTIONS)}
     return {**record, "sections": texts, "sentences": sorted(kept, key=lambda sentence: order[sentence["section"]])}
+
+
+def really_edited(record: dict[str, Any], sections: dict[str, str]) -> dict[str, Any]:
+    """A correction that corrects nothing would alarm its receiver for nothing."""
+    after = edited(record, sections)
+    if after["sections"] == record["sections"]:
+        raise InputError("nothing was changed; edit the report before amending it")
+    return after
 
 
 def split(text: str, section: str, old: list[dict[str, Any]]) -> list[dict[str, Any]]:

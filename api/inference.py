@@ -22,6 +22,10 @@ class LateSuggester:
         self._device, self._folder, self._lock = device, folder, Lock()
         self._loaded: tuple[Path | None, Suggester] | None = None
 
+    @property
+    def loaded(self) -> bool:
+        return self._loaded is not None
+
     def suggest(self, order: Order) -> Suggestion:
         with self._lock:
             folder = self._folder()
@@ -39,6 +43,10 @@ class LateReporter:
     def __init__(self, device: str = "auto") -> None:
         self._device, self._lock = device, Lock()
         self._loaded: Reporter | None = None
+
+    @property
+    def loaded(self) -> bool:
+        return self._loaded is not None
 
     def draft(self, study: Study, order: Order | None = None) -> tuple[Draft, dict[str, Any]]:
         with self._lock:

@@ -157,6 +157,8 @@ class OrderSteps:
                 ask_shadow(tx, id, version)
                 if values["state"] == "accepted":
                     tx.audit("automation", "accept", "order", id)
+                best = f"{suggestion.ranked[0].protocol} {suggestion.disposition}" if suggestion and suggestion.ranked else reason
+                log.info("order %s version %d: %s %s", id, version, values["state"], best)
                 if suggestion is not None:
                     post(tx, self.settings, key, "order update", raw, order_id=id)
 

@@ -90,3 +90,7 @@ class Step(Given):
 
 class Edit(Step):
     sections: Sections
+
+
+class Amendment(Edit):
+    sign: Literal[True] = Field(description="true: an amendment changes a final report, and whoever sends it signs it.")

@@ -17,7 +17,7 @@ import uvicorn
 from api.app import create_app
 from api.dicom.scp import DicomServer
 from api.hl7.mllp import Listener
-from api.inference import LateSuggester
+from api.inference import LateReporter, LateSuggester
 from api.model_versions import folder_in_use
 from api.settings import Settings
 from api.store import Store
@@ -42,8 +42,8 @@ def run(settings: Settings) -> None:
 
 async def serve(settings: Settings) -> None:
     store = Store.open(settings.db, settings.home)
-    # the worker child drafts; this process suggests only for direct questions over REST
-    desk = Desk(store, settings, LateSuggester(settings.device, lambda: folder_in_use(store, "shown")))
+    # the worker child drafts, so the reporter is never loaded here; this process suggests only for direct questions over REST
+    desk = Desk(store, settings, LateSuggester(settings.device, lambda: folder_in_use(store, "shown")), LateReporter(settings.device))
     listener = Listener(store, settings)
     dicom = DicomServer(desk, settings)
     http = uvicorn.Server(uvicorn.Config(create_app(desk, settings), host=settings.host, port=settings.http,

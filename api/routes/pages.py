@@ -98,8 +98,6 @@ def step(id: str, desk: TheDesk, person: Reader, form: Form) -> Response:
     changed = {name: words for name, words in given.items() if words != before["sections"].get(name, "").strip()}
     now = int(version)
     if action == "amend":
-        if not changed:
-            raise InputError("nothing was changed; edit the report before amending it")
         desk.amend_draft(id, changed, person.name, now)
     elif action == "cancel":
         desk.cancel_draft(id, person.name, now)

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from api.store import Store
-from data.records import Order
+from data.records import Order, Patient
 from tests.api.web import HERE, TextDesk, WordSuggester, audited, refused, work
 
 ROOT = Path(__file__).parent.parent.parent
@@ -113,3 +113,12 @@ def test_a_store_of_the_first_schema_is_upgraded_with_its_orders_and_a_running_s
     with store.read() as tx:
         assert tx.one("switches", name="automation")["running"] is True and tx.one("users", name="anna")
     store.close()
+
+
+def test_each_order_leaves_one_line_in_the_log_and_no_word_of_the_patient(desk, caplog):
+    caplog.set_level("INFO", logger="wetread")
+    id = desk.add_order(Order(text="?bleed after a fall", patient=Patient(id="4711", name="Muster^Erika"), placer_number="P77"))
+    work(desk)
+    lines = [record.getMessage() for record in caplog.records if record.name == "wetread.orders"]
+    assert lines == [f"order {id} version 1: accepted CT_HEAD_WO auto"]
+    assert not {"Muster", "4711", "fall", "P77"} & set(caplog.text.replace("^", " ").split())
