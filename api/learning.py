@@ -1,12 +1,13 @@
 """Learning from the desk: its decisions as labelled orders, and a candidate model trained on them. What patients' orders say stays below HOME."""
 import json
 import os
+import shutil
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from api.model_versions import models_folder, read_figures
+from api.model_versions import SHIPPED, config_version, in_use, models_folder, read_figures
 from api.sheet import TAKEN
 from api.store import Store, now
 from data.book import Book
@@ -91,16 +92,20 @@ def train_from_store(store: Store, book: Book, user: str, report: Callable[..., 
     folder = models_folder(store.home)
     folder.mkdir(parents=True, exist_ok=True)
     made = folder / f".training-{os.getpid()}"
-    figures = import_module("nlp.local_training").train_local(orders, MODELS / "protocol", made, report)
-    version = json.loads((made / "config.json").read_text())["version"]
-    figures = {"version": version, "compared_with": json.loads((MODELS / "protocol" / "config.json").read_text())["version"], "trained": now(),
+    try:
+        figures = import_module("nlp.local_training").train_local(orders, MODELS / "protocol", made, report)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)     # half a model is nobody's
+        raise
+    version = config_version(made)
+    with store.read() as tx:
+        shown_now = in_use(tx, "shown")
+    figures = {"version": version, "compared_with": config_version(MODELS / "protocol"), "in_use": shown_now or SHIPPED, "trained": now(),
                "by": user, "exported": exported, **figures}
     (made / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     target = folder / version
     if target.exists():         # the same decisions make the same weights: keep what may be in use
-        for file in made.iterdir():
-            file.unlink()
-        made.rmdir()
+        shutil.rmtree(made)
         return read_figures(target) | {"unchanged": True}
     os.replace(made, target)
     return figures

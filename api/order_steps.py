@@ -196,7 +196,7 @@ class OrderSteps:
             version = row["version"] + 1
             key = f"decision:{row['id']}:{version}"
             after = present({**row, "state": DECIDED[action], "decision": decision, "version": version})
-            raw = build(self.settings, key, order_update, after, row["suggestion"], decision)
+            raw = build(self.settings, key, order_update, after, self._as_taken(after), decision)
             with self.store.write() as tx:
                 if not tx.change("orders", {"id": row["id"], "version": row["version"], "state": row["state"]}, state=DECIDED[action],
                                  decision=decision, version=version, updated=now()):
@@ -206,6 +206,13 @@ class OrderSteps:
                 post(tx, self.settings, key, "order update", raw, order_id=row["id"])
             return self.order(row["id"])
         raise StateError("the order is changing just now; look at it again")
+
+    def _as_taken(self, after: dict[str, Any]) -> dict[str, Any] | None:
+        """The suggestion as it goes out with a decision: contrast and warnings are those of the protocol that was taken, as on its sheet."""
+        suggestion, sheet = after["suggestion"], sheet_of(after, order_from_record(after["order"]), self.book)
+        if not suggestion or not sheet or not sheet["in_book"]:
+            return suggestion
+        return {**suggestion, "contrast": sheet["contrast"], "flags": sheet["warnings"]}
 
     def _decision(self, row: dict[str, Any], action: str, protocol: str | None, reason: str, user: str) -> dict[str, Any]:
         suggestion = row["suggestion"] or {}

@@ -48,6 +48,7 @@ def train_on_decisions(home: Path, db: str | None, **options: Any) -> str:
     return "\n".join([
         f"{exported['orders']} decided orders, in {home / 'learning' / 'decisions.jsonl'}{left_out}",
         f"measured on {figures['held_out']} of them that the candidate did not learn from:", "", comparison(figures), "",
+        *([f"{figures['in_use']} answers now; the table compares with the shipped model."] if figures["in_use"] != "shipped" else ()),
         f"Nothing has changed yet. To let it answer: wetread model promote {version} --home {home}",
         f"To watch it beside the shown model first: wetread model shadow {version} --home {home}"])
 
