@@ -111,6 +111,7 @@ orders = Table(
     Column("record", Json, nullable=False),
     Column("suggestion", Json),
     Column("decision", Json),
+    Column("performed", Text, nullable=False, server_default=""),       # "", or the status of its performed procedure steps
     Column("created", Text, nullable=False),
     Column("updated", Text, nullable=False),
     Index("orders_placer", "placer_number"),
@@ -171,6 +172,26 @@ instances = Table(
     Column("superseded", Boolean, nullable=False),          # the same SOP Instance UID came again with other bytes
     UniqueConstraint("sop_uid", "sha256"),
     Index("instances_study", "study_id", "id"),
+)
+
+procedure_steps = Table(
+    "procedure_steps", metadata,
+    Column("id", Words, primary_key=True),                  # SOP Instance UID of the performed procedure step
+    Column("status", Text, nullable=False),                 # IN PROGRESS, COMPLETED, DISCONTINUED
+    Column("study_id", Words, nullable=False),
+    Column("patient_id", Words, nullable=False),
+    Column("record", Json, nullable=False),                 # its attributes as DICOM JSON
+    Column("source", Words, nullable=False),
+    Column("created", Text, nullable=False),
+    Column("updated", Text, nullable=False),
+    Index("procedure_steps_study", "study_id"),
+)
+
+procedure_step_orders = Table(
+    "procedure_step_orders", metadata,
+    Column("step_id", Words, ForeignKey("procedure_steps.id"), primary_key=True),
+    Column("order_id", Text, ForeignKey("orders.id"), primary_key=True),
+    Index("procedure_step_orders_order", "order_id"),
 )
 
 drafts = Table(

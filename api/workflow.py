@@ -3,12 +3,13 @@ from typing import Any
 
 from api.draft_steps import DraftSteps
 from api.order_steps import OrderSteps
+from api.procedure_steps import ProcedureSteps
 from api.settings import Settings
 from api.store import Store
 from api.study_steps import StudySteps
 
 
-class Desk(OrderSteps, StudySteps, DraftSteps):
+class Desk(OrderSteps, ProcedureSteps, StudySteps, DraftSteps):
     """`suggester` has .suggest(order) -> Suggestion, `reporter` .draft(study, order) -> (Draft, masks by name).
 
     Either may be None, or raise: the order or study then goes on to a person without a suggestion or a draft.
