@@ -263,7 +263,7 @@ def order_update(*parts: Any) -> bytes:
 
 
 def present(row: dict[str, Any]) -> dict[str, Any]:
-    names = ("id", "state", "reason", "version", "urgency", "suggestion", "decision", "created", "updated")
+    names = ("id", "state", "reason", "version", "urgency", "suggestion", "decision", "performed", "created", "updated")
     return {**{name: row[name] for name in names}, "order": row["record"]}
 
 
@@ -437,13 +437,17 @@ def link_studies(tx: Tx, order_id: str, order: Order) -> None:
 
 
 def order_of_study(tx: Tx, accession_number: str, study_uid: str, patient_id: str) -> str | None:
-    """The order a study belongs to, by accession number, then StudyInstanceUID; never another patient's."""
+    """The order a study belongs to, by accession number, StudyInstanceUID, then MPPS; never another patient's."""
     for column, value in (("accession_number", accession_number), ("study_instance_uid", study_uid)):
         rows = tx.find("orders", order=["-created", "-id"], **{column: value}) if value else []
         rows = [row for row in rows if same_patient(tx, patient_id, row["patient_id"])]
         rows.sort(key=lambda row: row["state"] == "cancelled")
         if rows:
             return rows[0]["id"]
+    for step in tx.find("procedure_steps", order=["-created"], study_id=study_uid) if study_uid else ():     # what the scanner said it performed
+        link = tx.one("procedure_step_orders", step_id=step["id"])
+        if link and same_patient(tx, patient_id, step["patient_id"]):
+            return link["order_id"]
     return None
 
 

@@ -1,7 +1,7 @@
 """Steps at the scanner: what stands on the modality worklist, and what was performed (MPPS)."""
 from typing import Any
 
-from api.order_steps import OPEN, link_studies, order_from_record, order_of_study
+from api.order_steps import OPEN, order_of_study, same_patient
 from api.settings import Settings
 from api.store import Store, Tx, now
 from data.errors import InputError, NotFound, StateError
@@ -47,7 +47,7 @@ class ProcedureSteps:
                 raise StateError("a procedure step of that SOP Instance UID is there already; N-SET changes it")
             for id in orders:
                 tx.add("procedure_step_orders", step_id=uid, order_id=id)
-                link_performed(tx, id, study_id)
+                link_performed(tx, id, study_id, patient_id)
             self._note(tx, uid, IN_PROGRESS, orders, source)
         return orders
 
@@ -91,21 +91,18 @@ def performed(tx: Tx, order_id: str) -> str:
 
 def order_of_step(tx: Tx, scheduled: dict[str, str], patient_id: str) -> str | None:
     """By the step's number on our worklist, else as a study finds its order; never another patient's."""
-    from api.order_steps import same_patient
-
     row = tx.one("orders", id=f"o{scheduled['step_id']}") if scheduled["step_id"] else None
     if row is not None and same_patient(tx, patient_id, row["patient_id"]):
         return row["id"]
     return order_of_study(tx, scheduled["accession_number"], scheduled["study_id"], patient_id)
 
 
-def link_performed(tx: Tx, order_id: str, study_id: str) -> None:
-    """Join order and study by what the scanner said, also when the study's accession number is missing."""
+def link_performed(tx: Tx, order_id: str, study_id: str, patient_id: str) -> None:
+    """Join order and study by what the scanner said, also when the study carries neither accession number nor the order's UID."""
     row = tx.one("orders", id=order_id, lock=True)
-    if row is None:
-        return
-    if study_id and not row["study_instance_uid"]:
-        record = {**row["record"], "study_instance_uid": study_id}
-        tx.change("orders", {"id": order_id}, study_instance_uid=study_id, record=record)
-        row = {**row, "record": record}
-    link_studies(tx, order_id, order_from_record(row["record"]))
+    assert row is not None
+    if not row["study_instance_uid"]:
+        tx.change("orders", {"id": order_id}, study_instance_uid=study_id, record={**row["record"], "study_instance_uid": study_id})
+    study = tx.one("studies", id=study_id)
+    if study is not None and study["order_id"] is None and same_patient(tx, patient_id, study["patient_id"]):
+        tx.change("studies", {"id": study_id}, order_id=order_id)

@@ -36,14 +36,14 @@ def create(desk: Desk, uid: str, step: Dataset, source: str) -> tuple[Dataset, D
                   "study_id": text(one, "StudyInstanceUID")} for one in step.ScheduledStepAttributesSequence]
     if not all(one["study_id"] for one in scheduled):
         return refusal(MISSING_VALUE, "[E109] StudyInstanceUID of a scheduled step is missing"), None
-    uid = uid or generate_uid()
+    made = Dataset()            # pynetdicom takes a UID of ours out of it
+    if not uid:
+        uid = made.AffectedSOPInstanceUID = generate_uid()
     try:
         desk.start_step(uid, as_json(step), scheduled, text(step, "PatientID"), source)
     except StateError as error:
         return refusal(DUPLICATE, str(error)), None
-    answer = Dataset()
-    answer.AffectedSOPInstanceUID = uid
-    return refusal(SUCCESS), answer
+    return refusal(SUCCESS), made or None
 
 
 def change(desk: Desk, uid: str, changes: Dataset, source: str) -> tuple[Dataset, Dataset | None]:

@@ -2,9 +2,14 @@
 import shutil
 import subprocess
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from pynetdicom import AE
+
+from api.settings import read_settings
+from api.store import Store
+from api.workflow import Desk
 
 ENVIRONMENT = {"TCP_NODELAY": "1", "PATH": "/usr/bin:/bin"}       # without TCP_NODELAY each message of dcmtk waits 40 ms
 
@@ -33,3 +38,16 @@ def associated(port, *services, title="SCANNER1", handlers=(), roles=(), called=
     finally:
         if association.is_established:
             association.release()
+
+
+@contextmanager
+def desk_at(home, template, suggester=None, reporter=None, **settings):
+    """A desk on a store of its own, its DICOM port free to choose."""
+    chosen = replace(read_settings(home), dicom=0, **settings)
+    home.mkdir()
+    shutil.copy(template, home / "wetread.db")
+    store = Store.open(chosen.db, home, upgrade=False)
+    try:
+        yield Desk(store, chosen, suggester, reporter)
+    finally:
+        store.close()

@@ -1,5 +1,4 @@
 """The modality worklist over a real socket: who is on it, what stands in it, and what a scanner may ask for."""
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,11 +8,8 @@ from pynetdicom.sop_class import ModalityWorklistInformationFind as Worklist
 from api.dicom import worklist
 from api.dicom.matching import in_range, matches, value_matches
 from api.dicom.scp import DicomServer
-from api.settings import read_settings
-from api.store import Store
-from api.workflow import Desk
 from data.records import Facts, Order, Patient
-from tests.api.dicom_peers import associated, needs, run
+from tests.api.dicom_peers import associated, desk_at, needs, run
 from tests.api.web import WordSuggester, work
 
 NAMES = ("Müller^Jürgen", "山田^太郎", "Yamada^Tarou=山田^太郎=やまだ^たろう", "قباني^لنزار")
@@ -21,12 +17,8 @@ NAMES = ("Müller^Jürgen", "山田^太郎", "Yamada^Tarou=山田^太郎=やま�
 
 @pytest.fixture
 def desk(tmp_path, sqlite_template):
-    settings = replace(read_settings(tmp_path / "home"), dicom=0)
-    settings.home.mkdir()
-    shutil.copy(sqlite_template, settings.home / "wetread.db")
-    store = Store.open(settings.db, settings.home, upgrade=False)
-    yield Desk(store, settings, WordSuggester())
-    store.close()
+    with desk_at(tmp_path / "home", sqlite_template, WordSuggester()) as desk:
+        yield desk
 
 
 @pytest.fixture
