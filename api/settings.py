@@ -20,6 +20,18 @@ class Destination:
 
 
 @dataclass(frozen=True)
+class Node:
+    """A DICOM application entity that we call: a PACS, or a scanner that is told of a storage commitment."""
+
+    ae_title: str
+    host: str
+    port: int
+    results: tuple[str, ...] = ()               # of SR, SEG, KO: what is sent there when a report leaves
+    priors: str = ""                            # move or get: how a patient's earlier studies are fetched from there
+    tls: bool = False
+
+
+@dataclass(frozen=True)
 class Settings:
     home: Path
     db: str = ""                                # "" becomes the SQLite file in home
@@ -33,6 +45,10 @@ class Settings:
     mllp_peers: tuple[str, ...] = ()            # addresses or networks; loopback always may speak
     dicom_peers: tuple[str, ...] = ()
     ae_title: str = "WETREAD"
+    dicom_nodes: tuple[Node, ...] = ()
+    dicom_tls_certificate: str = ""             # PEM files: with a certificate and its key the listener speaks TLS alone
+    dicom_tls_key: str = ""
+    dicom_tls_authority: str = ""               # whose certificates are trusted; the listener then asks every peer for one
     automation: bool = False                    # accept a suggestion with disposition auto without a person
 
     def __post_init__(self) -> None:
@@ -151,14 +167,38 @@ def destinations(value: Any) -> tuple[Destination, ...]:
     return tuple(rows)
 
 
+def nodes(value: Any) -> tuple[Node, ...]:
+    """Tables {ae_title, host, port, results, priors, tls}, each AE title once."""
+    if isinstance(value, str):
+        raise TypeError
+    rows = []
+    for row in value:
+        if not isinstance(row, Node):
+            unknown = set(row) - {f.name for f in fields(Node)}
+            results = tuple(row.get("results", ()))
+            if unknown or not set(results) <= {"SR", "SEG", "KO"} or row.get("priors", "") not in ("", "move", "get"):
+                raise ValueError
+            row = Node(words(row["ae_title"]).strip(), words(row["host"]), port(row["port"]), results, row.get("priors", ""),
+                       switch(row.get("tls", False)))
+        if not row.host or not 0 < len(row.ae_title) <= 16:
+            raise ValueError
+        rows.append(row)
+    if len({row.ae_title for row in rows}) != len(rows):
+        raise ValueError
+    return tuple(rows)
+
+
 SETTINGS: dict[str, Callable[[Any], Any]] = {
     "db": words, "host": words, "http": port, "mllp": port, "dicom": port, "device": device, "quiet_period_s": seconds,
     "outbox": destinations, "mllp_peers": peers, "dicom_peers": peers, "ae_title": words, "automation": switch,
+    "dicom_nodes": nodes, "dicom_tls_certificate": words, "dicom_tls_key": words, "dicom_tls_authority": words,
 }
 CURES = {
     words: "write a text", port: "write a number from 0 to 65535", device: "write auto, cpu or cuda",
     seconds: "write seconds from 0 to 86400", switch: "write true or false",
     peers: "write a list of addresses or networks, [\"10.1.2.0/24\"]",
+    nodes: "write [[dicom_nodes]] tables in HOME/settings.toml with ae_title, host, port, and where wanted results = [\"SR\", \"SEG\", \"KO\"], "
+           "priors = \"move\" or \"get\", tls = true; each ae_title once, of at most 16 characters",
     destinations: "write tables {name, host, port} with different names, or NAME=HOST:PORT in the environment",
 }
 assert set(SETTINGS) == {f.name for f in fields(Settings)} - {"home"}

@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+from api.dicom.commitment import Commitment
 from api.hl7.sender import Sender
 from api.inference import LateReporter, LateSuggester
 from api.jobs import Worker
@@ -23,6 +24,7 @@ def handlers(desk: Desk, sender: Sender) -> dict:
         "complete": desk.complete_quiet_study,
         "draft": desk.draft_study,
         "send": sender.send_outbox,
+        "commitment": Commitment(desk.store, desk.settings).send,
     }
 
 

@@ -9,11 +9,14 @@ from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]   # made at import time
     ModalityPerformedProcedureStep,
     ModalityWorklistInformationFind,
+    StorageCommitmentPushModel,
     Verification,
 )
 
 from api.dicom import performed
+from api.dicom.commitment import take_request
 from api.dicom.intake import keep_instance
+from api.dicom.nodes import server_tls
 from api.dicom.worklist import find_worklist
 from api.settings import Settings, may_speak
 from api.workflow import Desk
@@ -42,12 +45,13 @@ class DicomServer:
         syntaxes = list(dict.fromkeys([*ALL_TRANSFER_SYNTAXES, *AllTransferSyntaxes]))
         for context in AllStoragePresentationContexts:
             ae.add_supported_context(context.abstract_syntax, syntaxes)
-        for service in (Verification, ModalityWorklistInformationFind, ModalityPerformedProcedureStep):
+        for service in (Verification, ModalityWorklistInformationFind, ModalityPerformedProcedureStep, StorageCommitmentPushModel):
             ae.add_supported_context(service)
         handlers = [(evt.EVT_C_STORE, self.store), (evt.EVT_C_ECHO, self.echo), (evt.EVT_C_FIND, self.find),
-                    (evt.EVT_N_CREATE, self.create), (evt.EVT_N_SET, self.change)]
+                    (evt.EVT_N_CREATE, self.create), (evt.EVT_N_SET, self.change), (evt.EVT_N_ACTION, self.commit)]
+        secure = server_tls(self.settings)
         try:
-            self.server = ae.start_server((self.settings.host, self.settings.dicom), block=False, evt_handlers=handlers)
+            self.server = ae.start_server((self.settings.host, self.settings.dicom), block=False, evt_handlers=handlers, ssl_context=secure)
         except OSError as error:
             raise StoreError(f"DICOM port {self.settings.dicom} on {self.settings.host} cannot be opened ({error.strerror}); "
                              "stop what listens there or choose another with --dicom") from None
@@ -104,6 +108,9 @@ class DicomServer:
         return self.normalized(event, lambda: performed.change(
             self.desk, str(event.request.RequestedSOPInstanceUID or ""), event.modification_list, source(event)))
 
+    def commit(self, event: Any) -> tuple[int | Dataset, Dataset | None]:
+        return self.normalized(event, lambda: (take_request(self.desk.store, self.settings, event), None))
+
     def normalized(self, event: Any, step: Callable[[], tuple[Dataset, Dataset | None]]) -> tuple[int | Dataset, Dataset | None]:
         """A DIMSE-N service: its own status, or a processing failure with the coded error."""
         if not self.peer_allowed(event):
@@ -111,10 +118,10 @@ class DicomServer:
         try:
             return step()
         except WetreadError as error:
-            log.error("procedure step not kept: %s", error.code)
+            log.error("a request was not carried out: %s", error.code)
             return status(PROCESSING_FAILURE, str(error)), None
         except Exception as error:
-            log.error("procedure step not kept: %s", type(error).__name__)
+            log.error("a request was not carried out: %s", type(error).__name__)
             return status(PROCESSING_FAILURE, "[E100] not kept; see the log"), None
 
     def peer_allowed(self, event: Any) -> bool:
