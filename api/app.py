@@ -8,7 +8,7 @@ from fastapi.staticfiles import StaticFiles
 
 from api.errors import add_handlers
 from api.images import Images
-from api.routes import drafts, login, orders, pages, protocols, studies
+from api.routes import dicomweb, drafts, login, orders, pages, protocols, studies
 from api.security import Gate, Tries
 from api.settings import Settings
 from api.views import STATIC, page
@@ -17,7 +17,7 @@ from data.errors import WetreadError
 
 ABOUT = ("Wetread suggests imaging protocols and drafts reports; a radiologist decides. Not a medical device. "
          "Beyond loopback send Authorization: Bearer KEY.")
-ROUTES = (protocols.router, orders.router, studies.router, studies.dicomweb, drafts.router, login.router, pages.router)
+ROUTES = (protocols.router, orders.router, studies.router, studies.dicomweb, dicomweb.router, drafts.router, login.router, pages.router)
 
 
 def create_app(desk: Desk, settings: Settings) -> FastAPI:

@@ -87,6 +87,7 @@ class DraftSteps:
                 settle_study(tx, row["study_id"], id)
             if sent:
                 post(tx, self.settings, key, "ORU^R01", raw, order_id=order["id"] if order else None, draft_id=id)
+                tx.enqueue("results", f"results:{id}:{version + 1}", {"draft_id": id, "version": version + 1})
         return self.draft(id)
 
     def _report(self, key: str, after: dict[str, Any], result: str) -> bytes | Exception | None:

@@ -14,7 +14,7 @@ __all__ = ["Dead", "Fenced", "Job", "Later", "Worker", "replay"]
 POLL_S = 0.2                    # other processes' work is found within this time
 BACKOFF_S = (1.0, 10.0)         # after the first and the second failure
 FAST = 8                        # jobs of the quick kinds taken with one lease
-SLOW = ("draft",)               # kinds that take long: one lease each, and never on every thread at once
+SLOW = ("draft", "results", "priors")     # kinds that take long: one lease each, and never on every thread at once
 LONGEST_S = 900.0               # a handler that takes longer is taken to hang, and its lease is renewed no more
 
 Handler = Callable[[Job], None]

@@ -40,9 +40,10 @@ GIVEN_UP = {
     "suggest": ("orders", "order_id", "no-suggestion"),
     "draft": ("studies", "study_id", "no-draft"),
     "send": ("outbox", "outbox_id", "failed"),
+    "send-dicom": ("outbox", "outbox_id", "failed"),
 }
 # states that a given-up job may still overwrite; a cancelled order stays cancelled
-WAITING = {"message": ("received",), "suggest": ("new",), "draft": ("complete",), "send": ("queued",)}
+WAITING = {"message": ("received",), "suggest": ("new",), "draft": ("complete",), "send": ("queued",), "send-dicom": ("queued",)}
 
 
 class Fenced(Exception):
@@ -128,6 +129,7 @@ class Store:
         self.engine = engine
         self.home = home
         self.quiet_period_s = 5.0       # Desk sets it from the settings
+        self.fetches_priors = False     # so does this: whether a node is asked for a patient's earlier studies
         self.gives_way_s = 0.0          # how long a write waits for the intake; the worker sets it
         self._turns = Turns(Path(engine.url.database)) if is_sqlite(engine.url) and engine.url.database else None
         self._writer = MessageWriter(self)
@@ -352,7 +354,7 @@ class Store:
         from api.study_steps import record_instance
 
         with self.write() as tx:
-            return record_instance(tx, row, self.quiet_period_s)
+            return record_instance(tx, row, self.quiet_period_s, self.fetches_priors)
 
     # -- outbox ------------------------------------------------------------------------------------------------------
 

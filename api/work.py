@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 
 from api.dicom.commitment import Commitment
+from api.dicom.priors import Priors
+from api.dicom.sender import ResultSender
 from api.hl7.sender import Sender
 from api.inference import LateReporter, LateSuggester
 from api.jobs import Worker
@@ -24,6 +26,9 @@ def handlers(desk: Desk, sender: Sender) -> dict:
         "complete": desk.complete_quiet_study,
         "draft": desk.draft_study,
         "send": sender.send_outbox,
+        "results": desk.make_results,
+        "send-dicom": ResultSender(desk.store, desk.settings).send_result,
+        "priors": Priors(desk, desk.settings).fetch,
         "commitment": Commitment(desk.store, desk.settings).send,
     }
 

@@ -4,12 +4,13 @@ from typing import Any
 from api.draft_steps import DraftSteps
 from api.order_steps import OrderSteps
 from api.procedure_steps import ProcedureSteps
+from api.result_steps import ResultSteps
 from api.settings import Settings
 from api.store import Store
 from api.study_steps import StudySteps
 
 
-class Desk(OrderSteps, ProcedureSteps, StudySteps, DraftSteps):
+class Desk(OrderSteps, ProcedureSteps, StudySteps, DraftSteps, ResultSteps):
     """`suggester` has .suggest(order) -> Suggestion, `reporter` .draft(study, order) -> (Draft, masks by name).
 
     Either may be None, or raise: the order or study then goes on to a person without a suggestion or a draft.
@@ -21,3 +22,4 @@ class Desk(OrderSteps, ProcedureSteps, StudySteps, DraftSteps):
         self.suggester, self.reporter = suggester, reporter
         self._book: Any = None
         store.quiet_period_s = settings.quiet_period_s
+        store.fetches_priors = any(node.priors for node in settings.dicom_nodes)

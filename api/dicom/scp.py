@@ -13,7 +13,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]   # made at imp
     Verification,
 )
 
-from api.dicom import performed
+from api.dicom import performed, retrieve
 from api.dicom.commitment import take_request
 from api.dicom.intake import keep_instance
 from api.dicom.nodes import server_tls
@@ -25,6 +25,7 @@ from data.errors import ImageError, StoreError, WetreadError
 log = logging.getLogger("wetread.dicom")
 # PS3.4 annex B.2.3 and PS3.7 annex C
 SUCCESS, NOT_AUTHORIZED, PROCESSING_FAILURE, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0x0124, 0x0110, 0xA700, 0xC000
+SERVICES = (Verification, ModalityWorklistInformationFind, ModalityPerformedProcedureStep, StorageCommitmentPushModel, *retrieve.SERVICES)
 ASSOCIATIONS_MAX = 25
 PDU_MAX_BYTES = 131072
 IDLE_S = 60
@@ -44,11 +45,12 @@ class DicomServer:
         ae.network_timeout = IDLE_S
         syntaxes = list(dict.fromkeys([*ALL_TRANSFER_SYNTAXES, *AllTransferSyntaxes]))
         for context in AllStoragePresentationContexts:
-            ae.add_supported_context(context.abstract_syntax, syntaxes)
-        for service in (Verification, ModalityWorklistInformationFind, ModalityPerformedProcedureStep, StorageCommitmentPushModel):
+            # a C-GET turns the roles: the peer stores what we send
+            ae.add_supported_context(context.abstract_syntax, syntaxes, scu_role=True, scp_role=True)
+        for service in SERVICES:
             ae.add_supported_context(service)
-        handlers = [(evt.EVT_C_STORE, self.store), (evt.EVT_C_ECHO, self.echo), (evt.EVT_C_FIND, self.find),
-                    (evt.EVT_N_CREATE, self.create), (evt.EVT_N_SET, self.change), (evt.EVT_N_ACTION, self.commit)]
+        handlers = [(evt.EVT_C_STORE, self.store), (evt.EVT_C_ECHO, self.echo), (evt.EVT_C_FIND, self.find), (evt.EVT_C_MOVE, self.move),
+                    (evt.EVT_C_GET, self.get), (evt.EVT_N_CREATE, self.create), (evt.EVT_N_SET, self.change), (evt.EVT_N_ACTION, self.commit)]
         secure = server_tls(self.settings)
         try:
             self.server = ae.start_server((self.settings.host, self.settings.dicom), block=False, evt_handlers=handlers, ssl_context=secure)
@@ -71,7 +73,10 @@ class DicomServer:
         if not self.peer_allowed(event):
             return not_authorized()
         try:
-            keep_instance(self.desk, event.encoded_dataset(), source(event))
+            # what comes because we asked a PACS to move it here is a prior; some name themselves as the originator
+            origin = str(event.request.MoveOriginatorApplicationEntityTitle or "").strip()
+            prior = self.desk.store.fetches_priors and origin in (self.settings.ae_title, caller(event))
+            keep_instance(self.desk, event.encoded_dataset(), source(event), prior)
         except StoreError as error:
             log.error("instance not kept: %s", error.code)
             return status(OUT_OF_RESOURCES, str(error))
@@ -91,14 +96,33 @@ class DicomServer:
             yield not_authorized(), None
             return
         try:
-            for code, found in find_worklist(self.desk, event.identifier, caller(event), lambda: event.is_cancelled):
-                yield (code, found) if code != OUT_OF_RESOURCES else (found or code, None)
+            def cancelled() -> bool:
+                return bool(event.is_cancelled)
+
+            rows = find_worklist(self.desk, event.identifier, caller(event), cancelled) \
+                if event.request.AffectedSOPClassUID == ModalityWorklistInformationFind \
+                else retrieve.find_kept(self.desk, event.identifier, self.settings.ae_title, cancelled)
+            for code, found in rows:
+                yield (found, None) if found is not None and "Status" in found else (code, found)
         except WetreadError as error:
-            log.error("worklist not searched: %s", error.code)
+            log.error("query not answered: %s", error.code)
             yield status(OUT_OF_RESOURCES, str(error)), None
         except Exception as error:
             log.error("query not answered: %s", type(error).__name__)
             yield status(CANNOT_UNDERSTAND, "[E100] the query was not understood; see the log"), None
+
+    def move(self, event: Any) -> Iterator[Any]:
+        if not self.peer_allowed(event):
+            yield None, None
+            return
+        yield from retrieve.move(self.desk, self.settings, event.identifier, str(event.move_destination), lambda: event.is_cancelled)
+
+    def get(self, event: Any) -> Iterator[Any]:
+        if not self.peer_allowed(event):
+            yield 0
+            yield not_authorized(), None
+            return
+        yield from retrieve.get(self.desk, event.identifier, lambda: event.is_cancelled)
 
     def create(self, event: Any) -> tuple[int | Dataset, Dataset | None]:
         return self.normalized(event, lambda: performed.create(
