@@ -204,6 +204,25 @@ def send(
     raise typer.Exit(1 if bad else 0)
 
 
+@app.command()
+def deidentify(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A DICOM file or folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder; files lie there as study/series/instance.dcm.")],
+    secret: Annotated[Path | None, typer.Option(help="File that keeps new UIDs and pseudonyms the same from run to run; made when absent.")] = None,
+) -> None:
+    """Remove what identifies a patient (PS3.15 Basic Profile, no options); pictures that may show a name are left out and named.
+
+    A thin-slice head scan still holds the face: deface it before you give it away.
+    """
+    from data.deidentify import deidentify_files, read_secret
+
+    bad = 0
+    for row in deidentify_files(source, out, read_secret(secret)):
+        print(json.dumps(row))
+        bad += not row["ok"]
+    raise typer.Exit(1 if bad else 0)
+
+
 @db_app.command("upgrade")
 def db_upgrade(home: Home = HOME, db: Database = None) -> None:
     """Bring the store's schema up to this version."""
