@@ -25,7 +25,7 @@ from api.dicom.intake import keep_instance
 from api.dicom.scp import DicomServer
 from api.jobs import Worker
 from data.dicom import read_study
-from tests.api.dicom_peers import associated, desk_at
+from tests.api.dicom_peers import associated, desk_at, needs, run
 from tests.api.web import OneFinding, TextDesk, ct_slices
 
 VOLUME = np.random.default_rng(3).integers(-1000, 2000, (3, 48, 64)).astype(np.int16)
@@ -105,6 +105,16 @@ def cutting_proxy(port, limit_bytes):
 
     threading.Thread(target=run, daemon=True).start()
     return listener
+
+
+@needs("dcmcjpeg")
+@pytest.mark.parametrize("option", ["+e1", "+el"])
+def test_jpeg_lossless_of_dcmtk_is_read_to_the_same_pixels(desk, tmp_path, option):
+    for n, data in enumerate(ct_slices(abs(VOLUME))):
+        (tmp_path / f"{n}.dcm").write_bytes(data)
+        assert run("dcmcjpeg", option, tmp_path / f"{n}.dcm", tmp_path / f"{n}.jpg.dcm")[0] == 0
+        keep_instance(desk, (tmp_path / f"{n}.jpg.dcm").read_bytes(), "test")
+    np.testing.assert_array_equal(read_study(kept(desk)).volumes[0].pixels, abs(VOLUME).astype(np.float32))
 
 
 @pytest.mark.parametrize("limit_bytes", [1000, 4000, 8000])
