@@ -6,9 +6,11 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
+from api.cds.prompt import LateRules, Prompt
 from api.errors import add_handlers
+from api.fhir.fetch import Fetcher
 from api.images import Images
-from api.routes import drafts, login, orders, pages, protocols, studies
+from api.routes import cds, drafts, login, orders, pages, protocols, studies
 from api.security import Gate, Tries
 from api.settings import Settings
 from api.views import STATIC, page
@@ -17,7 +19,7 @@ from data.errors import WetreadError
 
 ABOUT = ("Wetread suggests imaging protocols and drafts reports; a radiologist decides. Not a medical device. "
          "Beyond loopback send Authorization: Bearer KEY.")
-ROUTES = (protocols.router, orders.router, studies.router, studies.dicomweb, drafts.router, login.router, pages.router)
+ROUTES = (protocols.router, orders.router, studies.router, studies.dicomweb, drafts.router, cds.router, login.router, pages.router)
 
 
 def create_app(desk: Desk, settings: Settings) -> FastAPI:
@@ -26,6 +28,8 @@ def create_app(desk: Desk, settings: Settings) -> FastAPI:
     app = FastAPI(title="Wetread", version="0.1.0", description=ABOUT, docs_url=None, redoc_url=None)
     app.state.desk, app.state.settings = desk, settings
     app.state.images, app.state.tries = Images(), Tries()
+    app.state.prompt, app.state.fetcher = Prompt(desk.suggester, LateRules()), Fetcher(settings.fhir_servers)
+    app.state.cards_shown = []
     for router in ROUTES:
         app.include_router(router)
     app.add_api_route("/health", health, methods=["GET"], tags=["service"])

@@ -32,7 +32,7 @@ STATUS: dict[type[WetreadError], int] = {
     InputError: 422, OrderRejected: 422, MessageError: 422, MessageRefused: 422, ImageError: 422, SeriesError: 422, StudyRefused: 422,
     NotFound: 404, StateError: 409, NotAllowed: 403, ModelError: 503, StoreError: 503, BookError: 500,
 }
-FOR_PROGRAMS = ("/v1/", "/dicomweb/", "/openapi.json", "/health", "/ready")
+FOR_PROGRAMS = ("/v1/", "/dicomweb/", "/cds-services", "/openapi.json", "/health", "/ready")
 # what the framework itself says no to
 CODED: dict[int, WetreadError] = {
     404: NotFound("there is nothing at this address; GET /docs lists what there is"),

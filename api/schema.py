@@ -252,4 +252,26 @@ audit = Table(
     Column("object_id", Words, nullable=False),
 )
 
+cds_cards = Table(
+    "cds_cards", metadata,
+    Column("id", Text, primary_key=True),                   # the card's uuid
+    Column("service", Text, nullable=False),
+    Column("hook_instance", Words, nullable=False),
+    Column("record", Json, nullable=False),                 # nothing of the patient
+    Column("time", Text, nullable=False),
+)
+
+cds_feedback = Table(
+    "cds_feedback", metadata,
+    Column("id", Number, primary_key=True),
+    Column("service", Text, nullable=False),
+    Column("card_id", Words, nullable=False),
+    Column("outcome", Text, nullable=False),                # accepted, overridden
+    Column("outcome_time", Words, nullable=False),
+    Column("record", Json, nullable=False),
+    Column("user", Words, nullable=False),
+    Column("time", Text, nullable=False),
+    UniqueConstraint("card_id", "outcome", "outcome_time"),
+)
+
 TABLES = metadata.tables

@@ -10,11 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import uvicorn
 
 from api.app import create_app
+from api.cds.child import ChildSuggester
+from api.cds.prompt import Prompt
 from api.dicom.scp import DicomServer
 from api.hl7.mllp import Listener
 from api.inference import LateSuggester
@@ -45,7 +48,10 @@ async def serve(settings: Settings) -> None:
     desk = Desk(store, settings, LateSuggester(settings.device))
     listener = Listener(store, settings)
     dicom = DicomServer(desk, settings)
-    http = uvicorn.Server(uvicorn.Config(create_app(desk, settings), host=settings.host, port=settings.http,
+    app = create_app(desk, settings)
+    model, rules = ChildSuggester(settings.device), ChildSuggester(model=False)
+    app.state.prompt = Prompt(model, rules)
+    http = uvicorn.Server(uvicorn.Config(app, host=settings.host, port=settings.http,
                                          log_level="warning", server_header=False, access_log=False))
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -58,6 +64,7 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     keeper = asyncio.create_task(keep_worker(settings, stopping))
+    threading.Thread(target=warm, args=(desk, rules), daemon=True).start()     # the first CDS call must not wait for them
     print(f"ready http://{settings.host}:{settings.http} mllp://{settings.host}:{settings.mllp} "
           f"dicom://{settings.host}:{settings.dicom} (AE {settings.ae_title})", flush=True)
     waiting = asyncio.create_task(stopping.wait())
@@ -67,7 +74,15 @@ async def serve(settings: Settings) -> None:
     await listener.stop()
     await asyncio.to_thread(dicom.stop)
     await asyncio.gather(http_task, keeper, waiting)
+    await app.state.fetcher.close()
+    for child in (model, rules):
+        child.stop()
     store.close()
+
+
+def warm(desk: Desk, rules: ChildSuggester) -> None:
+    assert desk.book.protocols
+    rules.warm()
 
 
 async def keep_worker(settings: Settings, stopping: asyncio.Event) -> None:

@@ -1,6 +1,7 @@
 """The desk: every step on orders, studies and drafts, one method each; routes, listeners and jobs call only this."""
 from typing import Any
 
+from api.cds_steps import CdsSteps
 from api.draft_steps import DraftSteps
 from api.order_steps import OrderSteps
 from api.settings import Settings
@@ -8,7 +9,7 @@ from api.store import Store
 from api.study_steps import StudySteps
 
 
-class Desk(OrderSteps, StudySteps, DraftSteps):
+class Desk(OrderSteps, StudySteps, DraftSteps, CdsSteps):
     """`suggester` has .suggest(order) -> Suggestion, `reporter` .draft(study, order) -> (Draft, masks by name).
 
     Either may be None, or raise: the order or study then goes on to a person without a suggestion or a draft.
