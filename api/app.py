@@ -10,7 +10,7 @@ from api.cds.prompt import LateRules, Prompt
 from api.errors import add_handlers
 from api.fhir.fetch import Fetcher
 from api.images import Images
-from api.routes import cds, drafts, login, orders, pages, protocols, studies
+from api.routes import cds, drafts, fhir, login, orders, pages, protocols, studies
 from api.security import Gate, Tries
 from api.settings import Settings
 from api.views import STATIC, page
@@ -19,7 +19,7 @@ from data.errors import WetreadError
 
 ABOUT = ("Wetread suggests imaging protocols and drafts reports; a radiologist decides. Not a medical device. "
          "Beyond loopback send Authorization: Bearer KEY.")
-ROUTES = (protocols.router, orders.router, studies.router, studies.dicomweb, drafts.router, cds.router, login.router, pages.router)
+ROUTES = (protocols.router, orders.router, studies.router, studies.dicomweb, drafts.router, cds.router, fhir.router, login.router, pages.router)
 
 
 def create_app(desk: Desk, settings: Settings) -> FastAPI:

@@ -31,7 +31,7 @@ from data.errors import InputError, NotAllowed, WetreadError
 
 COOKIE = "wetread_session"
 SESSION_HOURS = 12
-OPEN = ("/health", "/ready", "/login", "/openapi.json", "/docs", "/static/")     # nothing of a patient is there
+OPEN = ("/health", "/ready", "/login", "/openapi.json", "/docs", "/static/", "/fhir/metadata")     # nothing of a patient is there
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 BODY_MAX_BYTES = 1 << 20
@@ -162,7 +162,8 @@ class Gate:
             await send(message)
 
         try:
-            limit = UPLOAD_MAX_BYTES if UPLOADS.match(scope["path"]) else FHIR_MAX_BYTES if for_cds(request) else BODY_MAX_BYTES
+            fhir = for_cds(request) or scope["path"].startswith("/fhir/")
+            limit = UPLOAD_MAX_BYTES if UPLOADS.match(scope["path"]) else FHIR_MAX_BYTES if fhir else BODY_MAX_BYTES
             refused = await self.refusal(request, limit)
             if refused is not None:
                 await refused(scope, receive, send_with_headers)
@@ -277,7 +278,7 @@ def bearer(header: str) -> str:
 
 
 def for_programs(request: Request) -> bool:
-    return request.url.path.startswith(("/v1/", "/dicomweb/", trust.PATH))
+    return request.url.path.startswith(("/v1/", "/dicomweb/", "/fhir", trust.PATH))
 
 
 def for_cds(request: Request) -> bool:

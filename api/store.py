@@ -77,13 +77,22 @@ class Tx:
         self.enqueued = False
 
     def find(self, table: str, *, order: Sequence[str] = (), limit: int | None = None, offset: int = 0,
-             lock: bool = False, columns: Sequence[str] = (), **equal: Any) -> list[dict[str, Any]]:
-        """Rows; `order` names columns, `-name` for descending; `lock` keeps them until the end (PostgreSQL; SQLite writes alone)."""
+             lock: bool = False, columns: Sequence[str] = (), ranges: Sequence[tuple[str, str, str]] = (), any_of: Sequence[str] = (),
+             **equal: Any) -> list[dict[str, Any]]:
+        """Rows; `order` names columns, `-name` for descending; `lock` keeps them until the end (PostgreSQL; SQLite writes alone).
+
+        `ranges` are (column, < or >=, bound); `any_of` are numbers of which one stands in one of the row's number columns.
+        """
         t = TABLES[table]
         query = sa.select(*(t.c[name] for name in columns)) if columns else sa.select(t)
-        query = query.where(*conditions(t, equal)).limit(limit).offset(offset or None)
+        query = query.where(*conditions(t, equal), *bounds(t, ranges, any_of)).limit(limit).offset(offset or None)
         query = query.order_by(*(t.c[name[1:]].desc() if name.startswith("-") else t.c[name] for name in order))
         return [dict(row) for row in self.connection.execute(query.with_for_update() if lock else query).mappings()]
+
+    def count(self, table: str, *, ranges: Sequence[tuple[str, str, str]] = (), any_of: Sequence[str] = (), **equal: Any) -> int:
+        t = TABLES[table]
+        query = sa.select(sa.func.count()).select_from(t).where(*conditions(t, equal), *bounds(t, ranges, any_of))
+        return self.connection.execute(query).scalar_one()
 
     def one(self, table: str, *, lock: bool = False, **equal: Any) -> dict[str, Any] | None:
         return next(iter(self.find(table, limit=1, lock=lock, **equal)), None)
@@ -632,6 +641,14 @@ def number(id: str, what: str) -> int:
 def conditions(table: sa.Table, equal: dict[str, Any]) -> list[Any]:
     return [table.c[name].in_(list(value)) if isinstance(value, list | tuple) else table.c[name].is_(None) if value is None
             else table.c[name] == value for name, value in equal.items()]
+
+
+def bounds(table: sa.Table, ranges: Sequence[tuple[str, str, str]], any_of: Sequence[str]) -> list[Any]:
+    found: list[Any] = [table.c[name] < bound if operator == "<" else table.c[name] >= bound for name, operator, bound in ranges]
+    if any_of:
+        numbers = ("id", "placer_number", "filler_number", "accession_number", "study_instance_uid")
+        found.append(sa.or_(*(table.c[name].in_(list(any_of)) for name in numbers if name in table.c)))
+    return found
 
 
 def give_up(tx: Tx, kind: str, payload: dict[str, Any], reason: str) -> None:

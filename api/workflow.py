@@ -3,13 +3,14 @@ from typing import Any
 
 from api.cds_steps import CdsSteps
 from api.draft_steps import DraftSteps
+from api.fhir_steps import FhirSteps
 from api.order_steps import OrderSteps
 from api.settings import Settings
 from api.store import Store
 from api.study_steps import StudySteps
 
 
-class Desk(OrderSteps, StudySteps, DraftSteps, CdsSteps):
+class Desk(OrderSteps, StudySteps, DraftSteps, CdsSteps, FhirSteps):
     """`suggester` has .suggest(order) -> Suggestion, `reporter` .draft(study, order) -> (Draft, masks by name).
 
     Either may be None, or raise: the order or study then goes on to a person without a suggestion or a draft.
