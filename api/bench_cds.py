@@ -10,6 +10,7 @@ import time
 import uuid
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from data.orders import read_authored
 from data.records import Order
@@ -77,6 +78,10 @@ def main() -> None:
     parser.add_argument("--warm", type=float, default=30.0, help="seconds to let the model load after the first call")
     parser.add_argument("--token", default="", help="API key, where the server asks for one")
     given = parser.parse_args()
+    try:
+        urlopen(f"{given.url}/health", timeout=10).close()
+    except (OSError, ValueError):
+        raise SystemExit(f"nothing answers at {given.url}; start it with wetread serve") from None
     first = measure(given.url, 1, 1, given.token)       # starts the model
     time.sleep(given.warm)
     measure(given.url, 1, 5, given.token)

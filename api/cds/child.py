@@ -15,7 +15,7 @@ from data.records import Order, Suggestion
 
 log = logging.getLogger("wetread.cds")
 
-LOAD_S, ANSWER_S = 120.0, 10.0          # after these the child is taken to hang, and is ended
+LOAD_S, ANSWER_S = 300.0, 10.0          # after these the child is taken to hang, and is ended
 loaded: dict[str, Any] = {}             # in the child: the suggester, and where it came from
 
 

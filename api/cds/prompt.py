@@ -1,7 +1,6 @@
 """A suggestion within a deadline: the model when it is quick enough, else book and rules, else none. Nothing here blocks an order."""
 import asyncio
 import logging
-import queue
 import threading
 import time
 from collections import OrderedDict
@@ -23,7 +22,7 @@ class Prompt:
     """Both suggesters may be None, slow, hung or raise."""
 
     def __init__(self, model: Any, rules: Any) -> None:
-        self.model, self.rules = Asker(model), Asker(rules)
+        self.model, self.rules = Asker(model), Asker(rules, last=True)
 
     async def suggest(self, order: Order, until: float) -> Suggestion | None:
         """The best answer that can be had until then (time.monotonic; its `model` is "" when the rules gave it), or None; never raises."""
@@ -40,11 +39,15 @@ class Question:
 
 
 class Asker:
-    """One thread that asks one suggester, one question at a time; who cannot be answered in time is told so at once."""
+    """One thread that asks one suggester, one question at a time, the newest first: under load it is the one still in time.
 
-    def __init__(self, suggester: Any) -> None:
-        self.suggester = suggester
-        self._waiting: queue.Queue[Question] = queue.Queue(WAITING_MAX)
+    Who cannot be answered in time is told so at once, unless nobody stands behind (`last`).
+    """
+
+    def __init__(self, suggester: Any, last: bool = False) -> None:
+        self.suggester, self._last = suggester, last
+        self._waiting: list[Question] = []
+        self._come = threading.Condition()
         self._known: OrderedDict[Order, Suggestion] = OrderedDict()
         self._busy_since, self._usual_s = IDLE, 0.0         # since when the present question is asked; what an answer takes, of late
         self._tried = -IDLE
@@ -57,26 +60,28 @@ class Asker:
             return known
         # a model that still loads, hangs, or has too many before us, is not waited for: the rules get the time
         wait_s = until - time.monotonic()
-        late = not getattr(self.suggester, "ready", True) or self._expected_s() > wait_s
+        late = not self._last and (not getattr(self.suggester, "ready", True) or self._expected_s() > wait_s)
         if late and (self._busy_since != IDLE or time.monotonic() - self._tried < TRY_EVERY_S):
             return None
         self._tried = time.monotonic()
         loop = asyncio.get_running_loop()
         question = Question(order, loop, loop.create_future())
-        self._start()
+        self._put(question)
         try:
-            self._waiting.put_nowait(question)
-            return await asyncio.wait_for(question.answer, 0 if late else wait_s)
-        except (queue.Full, TimeoutError):
+            return await asyncio.wait_for(question.answer, 0 if late else max(0.0, wait_s))
+        except TimeoutError:
             question.dropped = not late     # an idle one still answers now and then: it loads by that, and shows that it is quick again
             return None
 
     def _expected_s(self) -> float:
         """How long a new question would wait for its answer."""
         busy_s = 0.0 if self._busy_since == IDLE else time.monotonic() - self._busy_since
-        return max(self._usual_s, busy_s) + (self._waiting.qsize() + (busy_s > 0)) * self._usual_s
+        return max(self._usual_s, busy_s) + (len(self._waiting) + (busy_s > 0)) * self._usual_s
 
-    def _start(self) -> None:
+    def _put(self, question: Question) -> None:
+        with self._come:
+            self._waiting = [*[other for other in self._waiting if not other.dropped][1 - WAITING_MAX:], question]
+            self._come.notify()
         if self._thread is None:
             # a daemon: a model that hangs must not keep the service from ending
             self._thread = threading.Thread(target=self._work, daemon=True, name="cds-suggestions")
@@ -84,7 +89,9 @@ class Asker:
 
     def _work(self) -> None:
         while True:
-            question = self._waiting.get()
+            with self._come:
+                self._come.wait_for(lambda: self._waiting)
+                question = self._waiting.pop()
             if question.dropped:
                 continue
             self._busy_since = time.monotonic()

@@ -334,7 +334,7 @@ def fhir_server():
     server.server_close()
 
 
-def fetching(desk, monkeypatch, *servers, wait_s=5.0):
+def fetching(desk, monkeypatch, *servers, wait_s=20.0):
     """A client whose server has time to fetch: what is tested is what it fetches, not how fast this machine is."""
     monkeypatch.setattr("api.routes.cds.FETCH_S", wait_s)
     monkeypatch.setattr("api.routes.cds.DEADLINE_S", 3 * wait_s)
