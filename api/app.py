@@ -6,18 +6,28 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
+from api.cds.prompt import LateRules, Prompt
 from api.errors import add_handlers
+from api.fhir.fetch import Fetcher
 from api.images import Images
-from api.routes import drafts, login, orders, pages, protocols, studies
+from api.routes import automation, cds, dicomweb, drafts, fhir, login, monitor, orders, pages, protocols, studies
 from api.security import Gate, Tries
 from api.settings import Settings
+from api.store import Tx, now
 from api.views import STATIC, page
 from api.workflow import Desk
 from data.errors import WetreadError
 
+LOOKED_AT = 20      # newest rows that a readiness check looks through
+# model -> table of its work, and which rows of it only the model can have made
+WORK_OF: dict[str, tuple[str, Callable[[dict[str, Any]], bool]]] = {
+    "suggester": ("order_events", lambda row: row["what"] in ("suggested", "accepted")),
+    "reporter": ("draft_versions", lambda row: not row["record"]["refused"]),
+}
 ABOUT = ("Wetread suggests imaging protocols and drafts reports; a radiologist decides. Not a medical device. "
          "Beyond loopback send Authorization: Bearer KEY.")
-ROUTES = (protocols.router, orders.router, studies.router, studies.dicomweb, drafts.router, login.router, pages.router)
+ROUTES = (protocols.router, orders.router, automation.router, monitor.router, studies.router, studies.dicomweb, dicomweb.router, drafts.router,
+          cds.router, fhir.router, login.router, pages.router)
 
 
 def create_app(desk: Desk, settings: Settings) -> FastAPI:
@@ -26,6 +36,9 @@ def create_app(desk: Desk, settings: Settings) -> FastAPI:
     app = FastAPI(title="Wetread", version="0.1.0", description=ABOUT, docs_url=None, redoc_url=None)
     app.state.desk, app.state.settings = desk, settings
     app.state.images, app.state.tries = Images(), Tries()
+    app.state.started, app.state.seen_at_work = now(), set()
+    app.state.prompt, app.state.fetcher = Prompt(desk.suggester, LateRules()), Fetcher(settings.fhir_servers)
+    app.state.cards_shown = []
     for router in ROUTES:
         app.include_router(router)
     app.add_api_route("/health", health, methods=["GET"], tags=["service"])
@@ -43,14 +56,26 @@ async def health() -> dict[str, str]:
 
 
 def ready(request: Request) -> Response:
-    """The store can be read; says too which models this process has, since without them work goes on to people."""
+    """The store can be read; says too how far the models are: they load in the worker, with the first order and the first study."""
     desk: Desk = request.app.state.desk
     try:
         with desk.store.read() as tx:
             tx.find("jobs", limit=1, columns=("id",))
+            models = {name: model_state(request.app.state, tx, name, model) for name, model in
+                      (("suggester", desk.suggester), ("reporter", desk.reporter))}
     except WetreadError as error:
         return JSONResponse({"ready": False, "store": str(error)}, 503)
-    return JSONResponse({"ready": True, "store": "ok", "suggester": desk.suggester is not None, "reporter": desk.reporter is not None})
+    return JSONResponse({"ready": True, "store": "ok", **models})
+
+
+def model_state(state: Any, tx: Tx, name: str, model: Any) -> str:
+    """none, not yet loaded, or loaded: here, or by what the worker's has made since this process began."""
+    if name not in state.seen_at_work:
+        table, mark = WORK_OF[name]
+        rows = tx.find(table, order=["-id"], limit=LOOKED_AT)
+        if getattr(model, "loaded", model is not None) or any(row["time"] >= state.started and row["user"] == "" and mark(row) for row in rows):
+            state.seen_at_work.add(name)
+    return "loaded" if name in state.seen_at_work else "none" if model is None else "not yet loaded"
 
 
 def documentation(request: Request) -> Response:

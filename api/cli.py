@@ -13,6 +13,8 @@ from data.errors import InputError, WetreadError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Protocol suggestions and draft reports for neuroradiology. Not a medical device.")
 
+model_app = typer.Typer(no_args_is_help=True, help="Which protocol model answers: the shipped one, or a version trained here.")
+app.add_typer(model_app, name="model")
 db_app = typer.Typer(no_args_is_help=True, help="The store's schema.")
 app.add_typer(db_app, name="db")
 
@@ -24,12 +26,23 @@ Out = Annotated[Path | None, typer.Option(help="File or folder to write to.")]
 
 
 def main() -> None:
-    """Run a command; coded errors become one line on standard error and exit code 1."""
+    """Run a command; coded errors become one line on standard error: exit code 1 for input, 2 for wrong use."""
     try:
-        app()
+        raise SystemExit(app(standalone_mode=False) or 0)
     except WetreadError as error:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
+    except typer.Abort:
+        raise SystemExit(1) from None
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        # a wrong use that typer found; its classes have no name to catch by, since typer carries a copy of click
+        context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError" and context:
+            print(context.get_help())
+            raise SystemExit(2) from None
+        wrong_use(f"{error.format_message().rstrip('.')}; {context.command_path if context else 'wetread'} --help shows what is right")
 
 
 @app.command()
@@ -118,7 +131,8 @@ def draft(
 @app.command()
 def train(
     name: Annotated[str, typer.Argument(help="protocol, findings or report")],
-    out: Annotated[Path, typer.Option(help="Folder for the model, its card and checkpoints.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the model, its card and checkpoints; not with --from-store.")] = None,
+    from_store: Annotated[bool, typer.Option("--from-store", help="protocol: learn from the desk's decisions; a new version below HOME.")] = False,
     data: Annotated[list[Path] | None, typer.Option(help="Your own material; default: what Wetread ships or simulates.")] = None,
     base: Annotated[str | None, typer.Option(help="protocol: a Hugging Face model on disk or hub to start from.")] = None,
     size: Annotated[int | None, typer.Option(help="findings: simulated studies; report: sentences an epoch.")] = None,
@@ -127,10 +141,20 @@ def train(
     seed: int = 0,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
+    home: Home = HOME,
+    db: Database = None,
 ) -> None:
     """Train a model; the shipped one is never overwritten."""
-    from api.training import train_model
+    from api.training import row_of, train_model, train_on_decisions
 
+    row_of(name)            # an unknown model is named before anything else is asked for
+    if from_store:
+        if name != "protocol":
+            wrong_use("--from-store goes with protocol: the desk decides on nothing else")
+        print(train_on_decisions(home, db, out=out, data=data, base=base, size=size, pictures=pictures, epochs=epochs))
+        return
+    if out is None:
+        wrong_use("give --out FOLDER for the model, or --from-store")
     train_model(name, out, data=data, base=base, size=size, pictures=pictures, epochs=epochs, seed=seed, device=device_name(device), resume=resume)
 
 
@@ -186,9 +210,6 @@ def send(
     """Send HL7 messages or DICOM files and print what was answered."""
     if (mllp is None) == (dicom is None):
         wrong_use("give --mllp HOST:PORT or --dicom HOST:PORT, one of the two")
-    for path in paths:
-        if not path.exists():
-            raise InputError(f"{path} does not exist; give a file or folder that does")
     if mllp:
         from api.hl7.client import send_files
 
@@ -200,7 +221,28 @@ def send(
     bad = 0
     for answer in answers:
         print(json.dumps(answer))
-        bad += not answer["ok"]
+        if not answer["ok"]:
+            bad += 1
+            print(f"{answer['file']}: {answer['text'] or 'not acknowledged'}", file=sys.stderr)
+    raise typer.Exit(1 if bad else 0)
+
+
+@app.command()
+def deidentify(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A DICOM file or folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder; files lie there as study/series/instance.dcm.")],
+    secret: Annotated[Path | None, typer.Option(help="File that keeps new UIDs and pseudonyms the same from run to run; made when absent.")] = None,
+) -> None:
+    """Remove what identifies a patient (PS3.15 Basic Profile, no options); pictures that may show a name are left out and named.
+
+    A thin-slice head scan still holds the face: deface it before you give it away.
+    """
+    from data.deidentify import deidentify_files, read_secret
+
+    bad = 0
+    for row in deidentify_files(source, out, read_secret(secret)):
+        print(json.dumps(row))
+        bad += not row["ok"]
     raise typer.Exit(1 if bad else 0)
 
 
@@ -230,6 +272,100 @@ def doctor(
     for check in checks:
         print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.words}")
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)
+
+
+@app.command()
+def automation(
+    action: Annotated[str | None, typer.Argument(help="stop or start; without it, only say how it stands.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; kept with who and when.")] = "",
+    home: Home = HOME,
+    db: Database = None,
+) -> None:
+    """The kill switch: stop acceptance without a person at once, also in a running server, or let it run again."""
+    from api.settings import read_settings
+    from api.store import Store
+    from api.training import os_user
+    from api.workflow import Desk
+
+    if action not in (None, "stop", "start"):
+        wrong_use(f"'{action}' is no step of automation; say stop or start")
+    settings = read_settings(home, **({"db": db} if db else {}))
+    store = Store.open(settings.db, settings.home)
+    desk = Desk(store, settings)
+    print(json.dumps(desk.switch_automation(action == "start", os_user(), reason) if action else desk.automation()))
+    store.close()
+
+
+@app.command()
+def monitor(
+    home: Home = HOME,
+    db: Database = None,
+    weeks: Annotated[int, typer.Option(min=1, max=520, help="How many weeks back.")] = 26,
+    reference: Annotated[str, typer.Option(help="First of the four weeks to compare with, 2026-W31; default: the first there are.")] = "",
+    out: Out = None,
+) -> None:
+    """Drift of words, protocols, overrides and calibration by week, and what to do; --out FOLDER takes monitor.json and monitor.png."""
+    from api.monitor import in_words, plot
+    from api.monitor import monitor as watch
+    from api.settings import read_settings
+    from api.store import Store
+
+    settings = read_settings(home, **({"db": db} if db else {}))
+    store = Store.open(settings.db, settings.home)
+    try:
+        figures = watch(store, weeks, reference)
+    finally:
+        store.close()
+    print(in_words(figures))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "monitor.json").write_text(json.dumps(figures, indent=1) + "\n")
+        (out / "monitor.png").write_bytes(plot(figures))
+
+
+@model_app.command("list")
+def model_list(home: Home = HOME, db: Database = None) -> None:
+    """Versions with their figures, which one answers, and who changed that when; as JSON."""
+    on_models(home, db, lambda desk, user: desk.models())
+
+
+@model_app.command("promote")
+def model_promote(version: str, home: Home = HOME, db: Database = None) -> None:
+    """Let VERSION (or shipped) answer from the next suggestion on; a running server needs no restart."""
+    on_models(home, db, lambda desk, user: desk.promote_model(version, user))
+
+
+@model_app.command("rollback")
+def model_rollback(home: Home = HOME, db: Database = None) -> None:
+    """Let the version answer again that did before the last promotion."""
+    on_models(home, db, lambda desk, user: desk.roll_back_model(user))
+
+
+@model_app.command("shadow")
+def model_shadow(
+    version: Annotated[str | None, typer.Argument()] = None,
+    off: Annotated[bool, typer.Option("--off", help="End shadow mode.")] = False,
+    home: Home = HOME,
+    db: Database = None,
+) -> None:
+    """Let VERSION answer beside the shown model, stored for `wetread monitor` and shown to nobody."""
+    if (version is None) != off:
+        wrong_use("give VERSION or --off, one of the two")
+    on_models(home, db, lambda desk, user: desk.shadow_model(version or "", user))
+
+
+def on_models(home: Path, db: str | None, step: Any) -> None:
+    from api.settings import read_settings
+    from api.store import Store
+    from api.training import os_user
+    from api.workflow import Desk
+
+    settings = read_settings(home, **({"db": db} if db else {}))
+    store = Store.open(settings.db, settings.home)
+    try:
+        print(json.dumps(step(Desk(store, settings), os_user()), indent=1))
+    finally:
+        store.close()
 
 
 @app.command("user")
@@ -268,7 +404,7 @@ def add_key(name: str, home: Home = HOME, db: Database = None) -> None:
 
 
 def wrong_use(message: str) -> NoReturn:
-    print(message, file=sys.stderr)
+    print(InputError(message), file=sys.stderr)
     raise SystemExit(2)
 
 

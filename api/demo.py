@@ -1,5 +1,6 @@
 """`wetread demo`: a simulated morning, sent to a real server over real sockets. Everything shown says 'simulated'."""
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -33,7 +34,8 @@ def run_demo(home: Path | None, *, http: int, mllp: int, dicom: int, device: str
     with (home / "serve.log").open("w") as log:
         server = subprocess.Popen([sys.executable, "-m", "api.cli", "serve", "--home", str(home), "--device", device,
                                    "--http", str(http), "--mllp", str(mllp), "--dicom", str(dicom)],
-                                  stdout=subprocess.PIPE, stderr=log, text=True)
+                                  stdout=subprocess.PIPE, stderr=log, text=True,
+                                  env={**os.environ, "WETREAD_CDS_JWT": "false"})
     try:
         line = server.stdout.readline()     # type: ignore[union-attr]   # stdout is a pipe, asked for above
         if not line.startswith("ready"):

@@ -50,7 +50,7 @@ class DraftSteps:
         check_sections(sections)
         if not user:
             raise InputError("user is empty; a report is amended by a person")
-        return self._step(id, user, version, "amend", SIGNED, "amended", lambda record: readable(edited(record, sections)))
+        return self._step(id, user, version, "amend", SIGNED, "amended", lambda record: readable(really_edited(record, sections)))
 
     def cancel_draft(self, id: str, user: str, version: int) -> dict[str, Any]:
         return self._step(id, user, version, "cancel", EDITABLE, "cancelled", lambda record: record)
@@ -87,6 +87,7 @@ class DraftSteps:
                 settle_study(tx, row["study_id"], id)
             if sent:
                 post(tx, self.settings, key, "ORU^R01", raw, order_id=order["id"] if order else None, draft_id=id)
+                tx.enqueue("results", f"results:{id}:{version + 1}", {"draft_id": id, "version": version + 1})
         return self.draft(id)
 
     def _report(self, key: str, after: dict[str, Any], result: str) -> bytes | Exception | None:
@@ -144,6 +145,14 @@ def edited(record: dict[str, Any], sections: dict[str, str]) -> dict[str, Any]:
         kept += old if text == record["sections"].get(section, "") else split(text, section, old)
     order = {name: i for i, name in enumerate(SECTIONS)}
     return {**record, "sections": texts, "sentences": sorted(kept, key=lambda sentence: order[sentence["section"]])}
+
+
+def really_edited(record: dict[str, Any], sections: dict[str, str]) -> dict[str, Any]:
+    """A correction that corrects nothing would alarm its receiver for nothing."""
+    after = edited(record, sections)
+    if after["sections"] == record["sections"]:
+        raise InputError("nothing was changed; edit the report before amending it")
+    return after
 
 
 def split(text: str, section: str, old: list[dict[str, Any]]) -> list[dict[str, Any]]:

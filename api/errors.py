@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from api.fhir.conformance import MEDIA_TYPE, outcome
 from api.views import page
 from data.errors import (
     BookError,
@@ -32,7 +33,7 @@ STATUS: dict[type[WetreadError], int] = {
     InputError: 422, OrderRejected: 422, MessageError: 422, MessageRefused: 422, ImageError: 422, SeriesError: 422, StudyRefused: 422,
     NotFound: 404, StateError: 409, NotAllowed: 403, ModelError: 503, StoreError: 503, BookError: 500,
 }
-FOR_PROGRAMS = ("/v1/", "/dicomweb/", "/openapi.json", "/health", "/ready")
+FOR_PROGRAMS = ("/v1/", "/dicomweb/", "/cds-services", "/fhir", "/openapi.json", "/health", "/ready")
 # what the framework itself says no to
 CODED: dict[int, WetreadError] = {
     404: NotFound("there is nothing at this address; GET /docs lists what there is"),
@@ -105,6 +106,8 @@ def unexpected(request: Request, error: Exception) -> Response:
 
 
 def answer(request: Request, status: int, error: WetreadError, headers: dict[str, str] | None = None) -> Response:
+    if request.url.path.startswith("/fhir"):
+        return JSONResponse(outcome(status, error.code, str(error)), status, headers, media_type=MEDIA_TYPE)
     if request.url.path.startswith(FOR_PROGRAMS):
         body = {"type": "about:blank", "title": type(error).__name__, "status": status, "code": error.code, "detail": str(error)}
         return JSONResponse(body, status, headers, media_type="application/problem+json")

@@ -1,4 +1,6 @@
 """The models, loaded on first use: a listener never waits for them, and a model that cannot load is said so once."""
+from collections.abc import Callable
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -9,20 +11,30 @@ if TYPE_CHECKING:
     from vision.reporter import Reporter
 
 
-class LateSuggester:
-    """Stands for `nlp.suggest.Suggester` until the first order needs it."""
+def shipped() -> Path | None:
+    return None
 
-    def __init__(self, device: str = "auto") -> None:
-        self._device, self._lock = device, Lock()
-        self._loaded: Suggester | None = None
+
+class LateSuggester:
+    """Stands for `nlp.suggest.Suggester` until an order needs it; `folder` is asked each time, so that a promotion needs no restart."""
+
+    def __init__(self, device: str = "auto", folder: Callable[[], Path | None] = shipped) -> None:
+        self._device, self._folder, self._lock = device, folder, Lock()
+        self._loaded: tuple[Path | None, Suggester] | None = None
+
+    @property
+    def loaded(self) -> bool:
+        return self._loaded is not None
 
     def suggest(self, order: Order) -> Suggestion:
         with self._lock:
-            if self._loaded is None:
+            folder = self._folder()
+            if self._loaded is None or self._loaded[0] != folder:
                 from nlp.suggest import Suggester
 
-                self._loaded = Suggester.load(device=torch_device(self._device))
-            return self._loaded.suggest(order)
+                self._loaded = None         # the old one goes first: two at once are a gigabyte
+                self._loaded = folder, Suggester.load(folder, device=torch_device(self._device))
+            return self._loaded[1].suggest(order)
 
 
 class LateReporter:
@@ -31,6 +43,10 @@ class LateReporter:
     def __init__(self, device: str = "auto") -> None:
         self._device, self._lock = device, Lock()
         self._loaded: Reporter | None = None
+
+    @property
+    def loaded(self) -> bool:
+        return self._loaded is not None
 
     def draft(self, study: Study, order: Order | None = None) -> tuple[Draft, dict[str, Any]]:
         with self._lock:

@@ -14,7 +14,8 @@ __all__ = ["Dead", "Fenced", "Job", "Later", "Worker", "replay"]
 POLL_S = 0.2                    # other processes' work is found within this time
 BACKOFF_S = (1.0, 10.0)         # after the first and the second failure
 FAST = 8                        # jobs of the quick kinds taken with one lease
-SLOW = ("draft",)               # kinds that take long: one lease each, and never on every thread at once
+SLOW = ("draft", "results", "priors")     # kinds that take long: one lease each, and never on every thread at once
+IDLE = ("shadow",)              # kinds that nobody waits for: one at a time, when nothing else is due
 LONGEST_S = 900.0               # a handler that takes longer is taken to hang, and its lease is renewed no more
 
 Handler = Callable[[Job], None]
@@ -77,7 +78,7 @@ class Worker:
             with self._lock:        # when the store failed under one, the leases of the rest run out
                 for job in jobs:
                     self._held.pop((job.id, job.fence), None)
-                self._slow -= any(job.kind in SLOW for job in jobs)
+                self._slow -= any(job.kind in (*SLOW, *IDLE) for job in jobs)
         return len(jobs)
 
     def _run(self) -> None:
@@ -92,14 +93,15 @@ class Worker:
             seen = self.store.wait_for_work(seen, POLL_S)
 
     def _take(self) -> list[Job]:
-        quick = [kind for kind in self.handlers if kind not in SLOW]
+        quick = [kind for kind in self.handlers if kind not in (*SLOW, *IDLE)]
         jobs = self.store.lease(quick, FAST, self.lease_s)
         if not jobs:
             with self._lock:
                 allowed = self._slow < max(1, self._count - 1)
                 self._slow += allowed
             if allowed:
-                jobs = self.store.lease([kind for kind in self.handlers if kind in SLOW], 1, self.lease_s)
+                for kinds in (SLOW, IDLE):
+                    jobs = jobs or self.store.lease([kind for kind in self.handlers if kind in kinds], 1, self.lease_s)
                 if not jobs:
                     with self._lock:
                         self._slow -= 1

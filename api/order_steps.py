@@ -5,8 +5,11 @@ from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+from api.automation import runs
 from api.sending import build, post
 from api.settings import Settings
+from api.shadow import ask_shadow
+from api.sheet import authored, sheet_of
 from api.store import Job, Store, Tx, new_id, now
 from data.errors import InputError, ModelError, NotFound, StateError, WetreadError
 from data.records import Facts, Order, Patient, PatientMerge, PatientUpdate, Suggestion, as_json
@@ -135,20 +138,27 @@ class OrderSteps:
             return                                          # changed, cancelled or decided meanwhile
         suggestion, reason = self._try_to_suggest(order_from_record(row["record"]))
         values: dict[str, Any] = {"suggestion": None, "state": "no-suggestion", "reason": reason}
-        raw = None
+        raw, automatic, raw_automatic = None, {}, None
         key = f"suggestion:{id}:{version}"
         if suggestion is not None:
             values = {"suggestion": as_json(suggestion), "state": "suggested", "reason": "",
                       "urgency": max(row["urgency"], 2 * suggestion.urgent)}
-            values |= self._automatic(suggestion)
-            raw = build(self.settings, key, order_update, present(row), values["suggestion"], values.get("decision"))
+            automatic = self._automatic(suggestion)
+            raw = build(self.settings, key, order_update, present(row), values["suggestion"], None)
+            if automatic:
+                raw_automatic = build(self.settings, key, order_update, present(row), values["suggestion"], automatic["decision"])
         with self.store.effect(job) as tx:
+            if automatic and runs(tx):      # not before: automation may have been stopped while the suggestion was computed
+                values, raw = {**values, **automatic}, raw_automatic
             kept = tx.change("orders", {"id": id, "version": version, "state": OPEN}, updated=now(), **values)
             if kept:
                 tx.add("order_events", key=key, order_id=id, time=now(), what=values["state"], user="",
                        detail={"suggestion": values["suggestion"], "reason": reason})
+                ask_shadow(tx, id, version)
                 if values["state"] == "accepted":
                     tx.audit("automation", "accept", "order", id)
+                best = f"{suggestion.ranked[0].protocol} {suggestion.disposition}" if suggestion and suggestion.ranked else reason
+                log.info("order %s version %d: %s %s", id, version, values["state"], best)
                 if suggestion is not None:
                     post(tx, self.settings, key, "order update", raw, order_id=id)
 
@@ -168,9 +178,7 @@ class OrderSteps:
         stopped = any(flag.severity == "stop" for flag in suggestion.flags)
         if not self.settings.automation or suggestion.disposition != "auto" or stopped or not suggestion.ranked:
             return {}
-        return {"state": "accepted", "decision": {
-            "action": "accept", "protocol": suggestion.ranked[0].protocol, "reason": "", "user": "automation", "time": now(),
-            "flags": [flag.code for flag in suggestion.flags]}}
+        return {"state": "accepted", "decision": decision_of("accept", suggestion.ranked[0].protocol, "", "automation", as_json(suggestion))}
 
     # -- decision ----------------------------------------------------------------------------------------------------
 
@@ -188,7 +196,7 @@ class OrderSteps:
             version = row["version"] + 1
             key = f"decision:{row['id']}:{version}"
             after = present({**row, "state": DECIDED[action], "decision": decision, "version": version})
-            raw = build(self.settings, key, order_update, after, row["suggestion"], decision)
+            raw = build(self.settings, key, order_update, after, self._as_taken(after), decision)
             with self.store.write() as tx:
                 if not tx.change("orders", {"id": row["id"], "version": row["version"], "state": row["state"]}, state=DECIDED[action],
                                  decision=decision, version=version, updated=now()):
@@ -198,6 +206,13 @@ class OrderSteps:
                 post(tx, self.settings, key, "order update", raw, order_id=row["id"])
             return self.order(row["id"])
         raise StateError("the order is changing just now; look at it again")
+
+    def _as_taken(self, after: dict[str, Any]) -> dict[str, Any] | None:
+        """The suggestion as it goes out with a decision: contrast and warnings are those of the protocol that was taken, as on its sheet."""
+        suggestion, sheet = after["suggestion"], sheet_of(after, order_from_record(after["order"]), self.book)
+        if not suggestion or not sheet or not sheet["in_book"]:
+            return suggestion
+        return {**suggestion, "contrast": sheet["contrast"], "flags": sheet["warnings"]}
 
     def _decision(self, row: dict[str, Any], action: str, protocol: str | None, reason: str, user: str) -> dict[str, Any]:
         suggestion = row["suggestion"] or {}
@@ -221,8 +236,7 @@ class OrderSteps:
             protocol = ""
             if not reason.strip():
                 raise StateError("reason is empty; a rejection needs one")
-        return {"action": action, "protocol": protocol, "reason": reason.strip(), "user": user, "time": now(),
-                "flags": [flag["code"] for flag in suggestion.get("flags", ())]}
+        return decision_of(action, protocol, reason, user, suggestion or {"book": self.book.version})
 
     @property
     def book(self) -> Any:
@@ -244,16 +258,34 @@ class OrderSteps:
         return [present(row) for row in rows]
 
     def order(self, id: str) -> dict[str, Any]:
-        """One order with history and messages, by its id or its placer, filler or accession number; raises NotFound."""
+        """One order with sheet, nearest labelled orders, history and messages, by its id or any of its numbers; raises NotFound."""
         with self.store.read() as tx:
             row = find_by_any(tx, id)
             history = tx.find("order_events", order=["id"], order_id=row["id"])
             numbers = sorted({event["message_id"] for event in history if event["message_id"]})
             columns = ("id", "control_id", "kind", "received", "state", "reason")
             messages = tx.find("messages", id=numbers, order=["id"], columns=columns) if numbers else []
-        return {**present(row),
+            nearest = [labelled_order(tx, near) for near in (row["suggestion"] or {}).get("nearest", ())]
+        return {**present(row), "sheet": sheet_of(row, order_from_record(row["record"]), self.book), "nearest": nearest,
                 "history": [{name: event[name] for name in ("time", "what", "user", "detail")} for event in history],
                 "messages": [{**message, "id": str(message["id"])} for message in messages]}
+
+
+def decision_of(action: str, protocol: str, reason: str, user: str, suggestion: dict[str, Any]) -> dict[str, Any]:
+    """A decision as it is kept, with what the person saw: the flags, the first suggestion and its probability, the versions of model and book."""
+    first = (suggestion.get("ranked") or [{"protocol": "", "probability": None}])[0]
+    return {"action": action, "protocol": protocol, "reason": reason.strip(), "user": user, "time": now(),
+            "flags": [flag["code"] for flag in suggestion.get("flags", ())], "suggested": first["protocol"], "probability": first["probability"],
+            "model": suggestion.get("model", ""), "book": suggestion.get("book", "")}
+
+
+def labelled_order(tx: Tx, id: str) -> dict[str, Any]:
+    """What an order of the model's memory was protocolled as: a shipped one with its text, one of this desk without (another patient's)."""
+    if id in authored():
+        return {"id": id, **authored()[id]}
+    row = tx.one("orders", id=id)
+    protocol = ((row or {}).get("decision") or {}).get("protocol", "")
+    return {"id": id, "source": "desk" if row else "unknown", "order_text": "", "ordered_exam": "", "protocol": protocol}
 
 
 def order_update(*parts: Any) -> bytes:
@@ -263,7 +295,7 @@ def order_update(*parts: Any) -> bytes:
 
 
 def present(row: dict[str, Any]) -> dict[str, Any]:
-    names = ("id", "state", "reason", "version", "urgency", "suggestion", "decision", "created", "updated")
+    names = ("id", "state", "reason", "version", "urgency", "suggestion", "decision", "performed", "created", "updated")
     return {**{name: row[name] for name in names}, "order": row["record"]}
 
 
@@ -437,13 +469,17 @@ def link_studies(tx: Tx, order_id: str, order: Order) -> None:
 
 
 def order_of_study(tx: Tx, accession_number: str, study_uid: str, patient_id: str) -> str | None:
-    """The order a study belongs to, by accession number, then StudyInstanceUID; never another patient's."""
+    """The order a study belongs to, by accession number, StudyInstanceUID, then MPPS; never another patient's."""
     for column, value in (("accession_number", accession_number), ("study_instance_uid", study_uid)):
         rows = tx.find("orders", order=["-created", "-id"], **{column: value}) if value else []
         rows = [row for row in rows if same_patient(tx, patient_id, row["patient_id"])]
         rows.sort(key=lambda row: row["state"] == "cancelled")
         if rows:
             return rows[0]["id"]
+    for step in tx.find("procedure_steps", order=["-created"], study_id=study_uid) if study_uid else ():     # what the scanner said it performed
+        link = tx.one("procedure_step_orders", step_id=step["id"])
+        if link and same_patient(tx, patient_id, step["patient_id"]):
+            return link["order_id"]
     return None
 
 

@@ -111,6 +111,7 @@ orders = Table(
     Column("record", Json, nullable=False),
     Column("suggestion", Json),
     Column("decision", Json),
+    Column("performed", Text, nullable=False, server_default=""),       # "", or the status of its performed procedure steps
     Column("created", Text, nullable=False),
     Column("updated", Text, nullable=False),
     Index("orders_placer", "placer_number"),
@@ -119,6 +120,7 @@ orders = Table(
     Index("orders_study", "study_instance_uid"),
     Index("orders_patient", "patient_id"),
     Index("orders_list", "state", "urgency", "created"),
+    Index("orders_created", "created"),
 )
 
 order_events = Table(
@@ -171,6 +173,26 @@ instances = Table(
     Column("superseded", Boolean, nullable=False),          # the same SOP Instance UID came again with other bytes
     UniqueConstraint("sop_uid", "sha256"),
     Index("instances_study", "study_id", "id"),
+)
+
+procedure_steps = Table(
+    "procedure_steps", metadata,
+    Column("id", Words, primary_key=True),                  # SOP Instance UID of the performed procedure step
+    Column("status", Text, nullable=False),                 # IN PROGRESS, COMPLETED, DISCONTINUED
+    Column("study_id", Words, nullable=False),
+    Column("patient_id", Words, nullable=False),
+    Column("record", Json, nullable=False),                 # its attributes as DICOM JSON
+    Column("source", Words, nullable=False),
+    Column("created", Text, nullable=False),
+    Column("updated", Text, nullable=False),
+    Index("procedure_steps_study", "study_id"),
+)
+
+procedure_step_orders = Table(
+    "procedure_step_orders", metadata,
+    Column("step_id", Words, ForeignKey("procedure_steps.id"), primary_key=True),
+    Column("order_id", Text, ForeignKey("orders.id"), primary_key=True),
+    Index("procedure_step_orders_order", "order_id"),
 )
 
 drafts = Table(
@@ -250,6 +272,61 @@ audit = Table(
     Column("action", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("object_id", Words, nullable=False),
+)
+
+switches = Table(
+    "switches", metadata,
+    Column("name", Text, primary_key=True),                 # automation
+    Column("running", Boolean, nullable=False),
+    Column("user", Words, nullable=False),
+    Column("time", Text, nullable=False),
+    Column("reason", Words, nullable=False),
+)
+
+model_uses = Table(
+    "model_uses", metadata,
+    Column("id", Number, primary_key=True),
+    Column("role", Text, nullable=False),                   # shown, shadow; the last row of a role counts
+    Column("version", Words, nullable=False),               # "" is the shipped model (shown), or none (shadow)
+    Column("user", Words, nullable=False),
+    Column("time", Text, nullable=False),
+    Column("figures", Json),                                # what the person saw who decided
+    Index("model_uses_role", "role", "id"),
+)
+
+shadow_suggestions = Table(
+    "shadow_suggestions", metadata,
+    Column("id", Number, primary_key=True),
+    Column("order_id", Text, ForeignKey("orders.id"), nullable=False),
+    Column("order_version", Integer, nullable=False),
+    Column("model", Words, nullable=False),
+    Column("time", Text, nullable=False),
+    Column("suggestion", Json),
+    Column("reason", Words, nullable=False, server_default=""),         # why there is none
+    UniqueConstraint("order_id", "order_version", "model"),
+    Index("shadow_suggestions_time", "time"),
+)
+
+cds_cards = Table(
+    "cds_cards", metadata,
+    Column("id", Text, primary_key=True),                   # the card's uuid
+    Column("service", Text, nullable=False),
+    Column("hook_instance", Words, nullable=False),
+    Column("record", Json, nullable=False),                 # nothing of the patient
+    Column("time", Text, nullable=False),
+)
+
+cds_feedback = Table(
+    "cds_feedback", metadata,
+    Column("id", Number, primary_key=True),
+    Column("service", Text, nullable=False),
+    Column("card_id", Words, nullable=False),
+    Column("outcome", Text, nullable=False),                # accepted, overridden
+    Column("outcome_time", Words, nullable=False),
+    Column("record", Json, nullable=False),
+    Column("user", Words, nullable=False),
+    Column("time", Text, nullable=False),
+    UniqueConstraint("card_id", "outcome", "outcome_time"),
 )
 
 TABLES = metadata.tables

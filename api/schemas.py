@@ -65,6 +65,11 @@ class Decision(Given):
     reason: Annotated[str, Field(max_length=2000)] = Field("", description="Needed to reject, and to decide anew.")
 
 
+class Switch(Given):
+    running: bool = Field(description="false stops automation at once; true needs an administrator.")
+    reason: Annotated[str, Field(max_length=2000)] = ""
+
+
 class Sections(Given):
     """Only the sections to replace."""
 
@@ -85,3 +90,7 @@ class Step(Given):
 
 class Edit(Step):
     sections: Sections
+
+
+class Amendment(Edit):
+    sign: Literal[True] = Field(description="true: an amendment changes a final report, and whoever sends it signs it.")

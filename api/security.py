@@ -22,6 +22,7 @@ from fastapi import Depends, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.cds import trust
 from api.errors import HttpError, TooLarge, answer, coded, too_large, unexpected, with_status
 from api.settings import Settings
 from api.store import Store
@@ -30,10 +31,11 @@ from data.errors import InputError, NotAllowed, WetreadError
 
 COOKIE = "wetread_session"
 SESSION_HOURS = 12
-OPEN = ("/health", "/ready", "/login", "/openapi.json", "/docs", "/static/")     # nothing of a patient is there
+OPEN = ("/health", "/ready", "/login", "/openapi.json", "/docs", "/static/", "/fhir/metadata")     # nothing of a patient is there
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 BODY_MAX_BYTES = 1 << 20
+FHIR_MAX_BYTES = 10 << 20
 UPLOAD_MAX_BYTES = 2 << 30
 UPLOADS = re.compile(r"/v1/studies$|/dicomweb/studies(/[^/]*)?$")
 PASSWORD_MAX = 1024         # characters; argon2 reads them all
@@ -138,6 +140,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, store: Store, settings: Settings) -> None:
         self.app, self.store, self.settings = app, store, settings
+        self.trust = trust.Trust(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -153,10 +156,14 @@ class Gate:
                 started = True
                 own = {name.lower() for name, _ in message["headers"]}
                 message["headers"] = [*message["headers"], *(pair for pair in raw_headers(scope["path"]) if pair[0] not in own)]
+                if for_cds(request):
+                    cors = trust.cors_headers(self.settings, request.headers.get("origin", ""))
+                    message["headers"] += [(name.lower().encode(), value.encode()) for name, value in cors.items()]
             await send(message)
 
         try:
-            limit = UPLOAD_MAX_BYTES if UPLOADS.match(scope["path"]) else BODY_MAX_BYTES
+            fhir = for_cds(request) or scope["path"].startswith("/fhir/")
+            limit = UPLOAD_MAX_BYTES if UPLOADS.match(scope["path"]) else FHIR_MAX_BYTES if fhir else BODY_MAX_BYTES
             refused = await self.refusal(request, limit)
             if refused is not None:
                 await refused(scope, receive, send_with_headers)
@@ -176,13 +183,16 @@ class Gate:
             declared = request.headers.get("content-length", "0")
             if not (declared.isascii() and declared.isdigit()) or len(declared) > 18 or int(declared) > limit:
                 raise HttpError(413, too_large(limit))
-            request.state.person = await to_thread.run_sync(self.person, request)
+            if for_cds(request) and request.method == "OPTIONS":        # a browser asks first, without a token
+                return Response(status_code=204)
+            request.state.person = await to_thread.run_sync(self.cds_client if for_cds(request) else self.person, request)
             opened = request.url.path.startswith(OPEN)
             if request.state.person is None and not opened:
                 if wants_page(request):
                     return RedirectResponse(f"/login?next={request.url.path}", 303)
-                raise HttpError(401, NotAllowed("no API key and no session; send Authorization: Bearer KEY, or sign in at /login"),
-                                {"WWW-Authenticate": "Bearer"})
+                cure = ("no token; send a JWT as CDS Hooks says, or for a trial on this machine set cds_jwt = false" if for_cds(request) else
+                        "no API key and no session; send Authorization: Bearer KEY, or sign in at /login")
+                raise HttpError(401, NotAllowed(cure), {"WWW-Authenticate": "Bearer"})
             if for_programs(request) and request.method not in SAFE_METHODS:
                 check_csrf(request.state.person, request.headers.get("x-csrf-token", ""))
         except HttpError as error:
@@ -190,6 +200,18 @@ class Gate:
         except WetreadError as error:
             return coded(request, error)
         return None
+
+    def cds_client(self, request: Request) -> Person | None:
+        """Who calls CDS Hooks: an EHR by its token, or a program by our key; a browser's session is none of ours there."""
+        token = bearer(request.headers.get("authorization", ""))
+        if token.count(".") == 2:
+            try:
+                return Person(f"cds:{self.trust.caller(token, request.url.path)}", "cds")
+            except NotAllowed as error:
+                raise HttpError(401, error, {"WWW-Authenticate": 'Bearer error="invalid_token"'}) from None
+        if token or request.headers.get("x-api-key"):
+            return self.person(request)
+        return None if self.settings.cds_jwt else Person("local", "local")
 
     def person(self, request: Request) -> Person | None:
         key = request.headers.get("x-api-key") or bearer(request.headers.get("authorization", ""))
@@ -236,6 +258,8 @@ def check_origin(request: Request, settings: Settings) -> None:
         raise NotAllowed("Host is not this machine; open the address that wetread serve printed")
     origin = request.headers.get("origin")
     # browsers send it with every request that changes something; the scheme may differ behind a TLS proxy
+    if origin is not None and for_cds(request) and trust.origin_allowed(settings, origin):
+        return
     if origin is not None and origin.partition("://")[2].lower() != host.lower():
         raise NotAllowed("Origin is another site; open the page from its own address")
     if request.method not in SAFE_METHODS and request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
@@ -254,7 +278,11 @@ def bearer(header: str) -> str:
 
 
 def for_programs(request: Request) -> bool:
-    return request.url.path.startswith(("/v1/", "/dicomweb/"))
+    return request.url.path.startswith(("/v1/", "/dicomweb/", "/fhir", trust.PATH))
+
+
+def for_cds(request: Request) -> bool:
+    return request.url.path == trust.PATH or request.url.path.startswith(f"{trust.PATH}/")
 
 
 def wants_page(request: Request) -> bool:
@@ -289,7 +317,7 @@ def get_decider(person: Annotated[Person, Depends(get_person)]) -> Person:
 
 def get_administrator(person: Annotated[Person, Depends(get_person)]) -> Person:
     if person.role not in ("administrator", "local"):
-        raise NotAllowed("only an administrator may read the audit; sign in as one at /login")
+        raise NotAllowed("only an administrator may do this; sign in as one at /login")
     return person
 
 

@@ -10,14 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import uvicorn
 
 from api.app import create_app
+from api.cds.child import ChildSuggester
+from api.cds.prompt import Prompt
 from api.dicom.scp import DicomServer
 from api.hl7.mllp import Listener
-from api.inference import LateSuggester
+from api.inference import LateReporter, LateSuggester
+from api.model_versions import folder_in_use
 from api.settings import Settings
 from api.store import Store
 from api.workflow import Desk
@@ -41,11 +45,14 @@ def run(settings: Settings) -> None:
 
 async def serve(settings: Settings) -> None:
     store = Store.open(settings.db, settings.home)
-    # the worker child drafts; this process suggests only for direct questions over REST
-    desk = Desk(store, settings, LateSuggester(settings.device))
+    # the worker child drafts, so the reporter is never loaded here; this process suggests only for direct questions over REST
+    desk = Desk(store, settings, LateSuggester(settings.device, lambda: folder_in_use(store, "shown")), LateReporter(settings.device))
     listener = Listener(store, settings)
     dicom = DicomServer(desk, settings)
-    http = uvicorn.Server(uvicorn.Config(create_app(desk, settings), host=settings.host, port=settings.http,
+    app = create_app(desk, settings)
+    model, rules = ChildSuggester(settings.device), ChildSuggester(model=False)
+    app.state.prompt = Prompt(model, rules)
+    http = uvicorn.Server(uvicorn.Config(app, host=settings.host, port=settings.http,
                                          log_level="warning", server_header=False, access_log=False))
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -58,6 +65,7 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     keeper = asyncio.create_task(keep_worker(settings, stopping))
+    threading.Thread(target=warm, args=(desk, rules), daemon=True).start()     # the first CDS call must not wait for them
     print(f"ready http://{settings.host}:{settings.http} mllp://{settings.host}:{settings.mllp} "
           f"dicom://{settings.host}:{settings.dicom} (AE {settings.ae_title})", flush=True)
     waiting = asyncio.create_task(stopping.wait())
@@ -67,7 +75,15 @@ async def serve(settings: Settings) -> None:
     await listener.stop()
     await asyncio.to_thread(dicom.stop)
     await asyncio.gather(http_task, keeper, waiting)
+    await app.state.fetcher.close()
+    for child in (model, rules):
+        child.stop()
     store.close()
+
+
+def warm(desk: Desk, rules: ChildSuggester) -> None:
+    assert desk.book.protocols
+    rules.warm()
 
 
 async def keep_worker(settings: Settings, stopping: asyncio.Event) -> None:

@@ -3,9 +3,10 @@ import ipaddress
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from data.errors import InputError
 
@@ -17,6 +18,36 @@ class Destination:
     name: str
     host: str
     port: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """A DICOM application entity that we call: a PACS, or a scanner that is told of a storage commitment."""
+
+    ae_title: str
+    host: str
+    port: int
+    results: tuple[str, ...] = ()               # of SR, SEG, KO: what is sent there when a report leaves
+    priors: str = ""                            # move or get: how a patient's earlier studies are fetched from there
+    tls: bool = False
+
+
+@dataclass(frozen=True)
+class CdsClient:
+    """An EHR that may call the CDS Hooks services with its own tokens."""
+
+    issuer: str                 # iss of its tokens
+    jwks: str                   # its JWK Set: an https URL, or a file
+
+
+@dataclass(frozen=True)
+class FhirServer:
+    """A FHIR server that may be asked for what a prefetch left out."""
+
+    url: str                    # base URL
+    client_id: str = ""         # SMART Backend Services: with these three we sign in ourselves
+    key: str = ""               # file of the private key, JWK or PEM
+    token_url: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,12 +64,24 @@ class Settings:
     mllp_peers: tuple[str, ...] = ()            # addresses or networks; loopback always may speak
     dicom_peers: tuple[str, ...] = ()
     ae_title: str = "WETREAD"
+    dicom_nodes: tuple[Node, ...] = ()
+    dicom_tls_certificate: str = ""             # PEM files: with a certificate and its key the listener speaks TLS alone
+    dicom_tls_key: str = ""
+    dicom_tls_authority: str = ""               # whose certificates are trusted; the listener then asks every peer for one
     automation: bool = False                    # accept a suggestion with disposition auto without a person
+    public_url: str = ""                        # how others reach us, https://wetread.hospital; "" becomes http://host:port
+    cds_clients: tuple[CdsClient, ...] = ()
+    cds_jwt: bool = True                        # False, on loopback only: CDS Hooks without tokens
+    cds_origins: tuple[str, ...] = ()           # browser-based CDS clients, https://ehr.hospital
+    fhir_servers: tuple[FhirServer, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "home", Path(self.home).absolute())
         if not self.db:
             object.__setattr__(self, "db", f"sqlite:///{self.home / 'wetread.db'}")
+        object.__setattr__(self, "public_url", (self.public_url or f"http://{self.host}:{self.http}").rstrip("/"))
+        if not self.cds_jwt and self.api_key_required:
+            raise InputError(f"setting cds_jwt is false and host is {self.host}; CDS Hooks without tokens are for loopback only")
 
     @property
     def api_key_required(self) -> bool:
@@ -151,14 +194,104 @@ def destinations(value: Any) -> tuple[Destination, ...]:
     return tuple(rows)
 
 
+def nodes(value: Any) -> tuple[Node, ...]:
+    """Tables {ae_title, host, port, results, priors, tls}, each AE title once."""
+    if isinstance(value, str):
+        raise TypeError
+    rows = []
+    for row in value:
+        if not isinstance(row, Node):
+            unknown = set(row) - {f.name for f in fields(Node)}
+            results = tuple(row.get("results", ()))
+            if unknown or not set(results) <= {"SR", "SEG", "KO"} or row.get("priors", "") not in ("", "move", "get"):
+                raise ValueError
+            row = Node(words(row["ae_title"]).strip(), words(row["host"]), port(row["port"]), results, row.get("priors", ""),
+                       switch(row.get("tls", False)))
+        if not row.host or not 0 < len(row.ae_title) <= 16:
+            raise ValueError
+        rows.append(row)
+    if len({row.ae_title for row in rows}) != len(rows):
+        raise ValueError
+    return tuple(rows)
+
+
+def web_address(value: Any) -> str:
+    """An https URL; plain http only to this machine, because patient data and tokens go there."""
+    try:
+        parts = urlsplit(words(value))
+        local = parts.hostname in ("127.0.0.1", "localhost", "::1")
+        if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.fragment or parts.port == 0:
+            raise ValueError
+    except ValueError:
+        raise ValueError from None
+    if parts.scheme == "http" and not local:
+        raise ValueError
+    return value.rstrip("/")
+
+
+def public_address(value: Any) -> str:
+    parts = urlsplit(words(value))
+    if value and (parts.scheme not in ("https", "http") or not parts.hostname):
+        raise ValueError
+    return value.rstrip("/")
+
+
+def origins(value: Any) -> tuple[str, ...]:
+    rows = tuple(row.strip().rstrip("/").lower() for row in (filter(None, value.split(",")) if isinstance(value, str) else value))
+    for row in rows:
+        parts = urlsplit(words(row))
+        if parts.scheme not in ("https", "http") or not parts.hostname or parts.path or parts.query:
+            raise ValueError
+    return rows
+
+
+def cds_clients(value: Any) -> tuple[CdsClient, ...]:
+    """CdsClient objects, {issuer, jwks} tables, or ISSUER=JWKS,... as text."""
+    rows = []
+    for row in (filter(None, value.split(",")) if isinstance(value, str) else value):
+        if isinstance(row, str):
+            issuer, _, jwks = row.partition("=")
+            row = {"issuer": issuer, "jwks": jwks}
+        if not isinstance(row, CdsClient):
+            row = CdsClient(words(row["issuer"]), words(row["jwks"]))
+        if not row.issuer or not row.jwks:
+            raise ValueError
+        if "://" in row.jwks:
+            web_address(row.jwks)
+        rows.append(row)
+    return tuple(rows)
+
+
+def fhir_servers(value: Any) -> tuple[FhirServer, ...]:
+    """FhirServer objects, tables, or URL,... as text."""
+    rows = []
+    for row in (filter(None, value.split(",")) if isinstance(value, str) else value):
+        if isinstance(row, str):
+            row = {"url": row}
+        if not isinstance(row, FhirServer):
+            row = FhirServer(**{key: words(text) for key, text in row.items()})
+        row = replace(row, url=web_address(row.url))
+        if (row.client_id or row.key or row.token_url) and not (row.client_id and row.key and web_address(row.token_url)):
+            raise ValueError
+        rows.append(row)
+    return tuple(rows)
+
+
 SETTINGS: dict[str, Callable[[Any], Any]] = {
     "db": words, "host": words, "http": port, "mllp": port, "dicom": port, "device": device, "quiet_period_s": seconds,
     "outbox": destinations, "mllp_peers": peers, "dicom_peers": peers, "ae_title": words, "automation": switch,
+    "dicom_nodes": nodes, "dicom_tls_certificate": words, "dicom_tls_key": words, "dicom_tls_authority": words,
+    "public_url": public_address, "cds_clients": cds_clients, "cds_jwt": switch, "cds_origins": origins, "fhir_servers": fhir_servers,
 }
 CURES = {
     words: "write a text", port: "write a number from 0 to 65535", device: "write auto, cpu or cuda",
     seconds: "write seconds from 0 to 86400", switch: "write true or false",
     peers: "write a list of addresses or networks, [\"10.1.2.0/24\"]",
+    nodes: "write [[dicom_nodes]] tables in HOME/settings.toml with ae_title, host, port, and where wanted results = [\"SR\", \"SEG\", \"KO\"], "
+           "priors = \"move\" or \"get\", tls = true; each ae_title once, of at most 16 characters",
     destinations: "write tables {name, host, port} with different names, or NAME=HOST:PORT in the environment",
+    public_address: "write https://HOST", origins: "write a list of origins, [\"https://ehr.hospital\"]",
+    cds_clients: "write tables {issuer, jwks}, jwks an https URL or a file; ISSUER=JWKS in the environment",
+    fhir_servers: "write tables {url}, or {url, client_id, key, token_url}; https, or http on this machine",
 }
 assert set(SETTINGS) == {f.name for f in fields(Settings)} - {"home"}

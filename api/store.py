@@ -27,7 +27,7 @@ from data.errors import InputError, NotFound, StateError, StoreError
 
 log = logging.getLogger("wetread.store")
 
-HEAD = "0001"               # the newest revision in api/migrations/versions
+HEAD = "0004"               # the newest revision in api/migrations/versions
 BUSY_TIMEOUT_S = 10.0
 BATCH = 512                 # messages one transaction takes; beyond it latency grows and nothing is gained
 LINGER_S = 0.005            # between two messages of a feed under load
@@ -40,9 +40,10 @@ GIVEN_UP = {
     "suggest": ("orders", "order_id", "no-suggestion"),
     "draft": ("studies", "study_id", "no-draft"),
     "send": ("outbox", "outbox_id", "failed"),
+    "send-dicom": ("outbox", "outbox_id", "failed"),
 }
 # states that a given-up job may still overwrite; a cancelled order stays cancelled
-WAITING = {"message": ("received",), "suggest": ("new",), "draft": ("complete",), "send": ("queued",)}
+WAITING = {"message": ("received",), "suggest": ("new",), "draft": ("complete",), "send": ("queued",), "send-dicom": ("queued",)}
 
 
 class Fenced(Exception):
@@ -77,13 +78,29 @@ class Tx:
         self.enqueued = False
 
     def find(self, table: str, *, order: Sequence[str] = (), limit: int | None = None, offset: int = 0,
-             lock: bool = False, columns: Sequence[str] = (), **equal: Any) -> list[dict[str, Any]]:
-        """Rows; `order` names columns, `-name` for descending; `lock` keeps them until the end (PostgreSQL; SQLite writes alone)."""
+             lock: bool = False, columns: Sequence[str] = (), ranges: Sequence[tuple[str, str, str]] = (), any_of: Sequence[str] = (),
+             **equal: Any) -> list[dict[str, Any]]:
+        """Rows; `order` names columns, `-name` for descending; `lock` keeps them until the end (PostgreSQL; SQLite writes alone).
+
+        `ranges` are (column, < or >=, bound); `any_of` are numbers of which one stands in one of the row's number columns.
+        """
         t = TABLES[table]
         query = sa.select(*(t.c[name] for name in columns)) if columns else sa.select(t)
-        query = query.where(*conditions(t, equal)).limit(limit).offset(offset or None)
+        query = query.where(*conditions(t, equal), *bounds(t, ranges, any_of)).limit(limit).offset(offset or None)
         query = query.order_by(*(t.c[name[1:]].desc() if name.startswith("-") else t.c[name] for name in order))
         return [dict(row) for row in self.connection.execute(query.with_for_update() if lock else query).mappings()]
+
+    def since(self, table: str, column: str, time: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Rows whose `column` is `time` or later, in its order, a few hundred at once: there may be a year of them."""
+        t = TABLES[table]
+        query = sa.select(*(t.c[name] for name in columns)).where(t.c[column] >= time).order_by(t.c[column])
+        for row in self.connection.execution_options(yield_per=500).execute(query).mappings():
+            yield dict(row)
+
+    def count(self, table: str, *, ranges: Sequence[tuple[str, str, str]] = (), any_of: Sequence[str] = (), **equal: Any) -> int:
+        t = TABLES[table]
+        query = sa.select(sa.func.count()).select_from(t).where(*conditions(t, equal), *bounds(t, ranges, any_of))
+        return self.connection.execute(query).scalar_one()
 
     def one(self, table: str, *, lock: bool = False, **equal: Any) -> dict[str, Any] | None:
         return next(iter(self.find(table, limit=1, lock=lock, **equal)), None)
@@ -128,6 +145,7 @@ class Store:
         self.engine = engine
         self.home = home
         self.quiet_period_s = 5.0       # Desk sets it from the settings
+        self.fetches_priors = False     # so does this: whether a node is asked for a patient's earlier studies
         self.gives_way_s = 0.0          # how long a write waits for the intake; the worker sets it
         self._turns = Turns(Path(engine.url.database)) if is_sqlite(engine.url) and engine.url.database else None
         self._writer = MessageWriter(self)
@@ -352,7 +370,7 @@ class Store:
         from api.study_steps import record_instance
 
         with self.write() as tx:
-            return record_instance(tx, row, self.quiet_period_s)
+            return record_instance(tx, row, self.quiet_period_s, self.fetches_priors)
 
     # -- outbox ------------------------------------------------------------------------------------------------------
 
@@ -632,6 +650,14 @@ def number(id: str, what: str) -> int:
 def conditions(table: sa.Table, equal: dict[str, Any]) -> list[Any]:
     return [table.c[name].in_(list(value)) if isinstance(value, list | tuple) else table.c[name].is_(None) if value is None
             else table.c[name] == value for name, value in equal.items()]
+
+
+def bounds(table: sa.Table, ranges: Sequence[tuple[str, str, str]], any_of: Sequence[str]) -> list[Any]:
+    found: list[Any] = [table.c[name] < bound if operator == "<" else table.c[name] >= bound for name, operator, bound in ranges]
+    if any_of:
+        numbers = ("id", "placer_number", "filler_number", "accession_number", "study_instance_uid")
+        found.append(sa.or_(*(table.c[name].in_(list(any_of)) for name in numbers if name in table.c)))
+    return found
 
 
 def give_up(tx: Tx, kind: str, payload: dict[str, Any], reason: str) -> None:

@@ -20,6 +20,7 @@ from data.records import Draft, Order, Refusal, Study, as_json
 
 log = logging.getLogger("wetread.studies")
 
+READ = ("receiving", "complete", "drafted", "refused", "no-draft", "signed")      # states of a study to be read; a prior is none
 PATIENT = {"id": "PatientID", "name": "PatientName", "birth_date": "PatientBirthDate", "sex": "PatientSex"}
 
 
@@ -116,7 +117,7 @@ class StudySteps:
     def studies(self, limit: int = 200) -> list[dict[str, Any]]:
         """The reading list: most urgent first, then as they came; signed ones last."""
         with self.store.read() as tx:
-            rows = tx.find("studies", order=["-priority", "arrived", "id"], limit=limit)
+            rows = tx.find("studies", state=READ, order=["-priority", "arrived", "id"], limit=limit)
         return [summary(row) for row in sorted(rows, key=lambda row: row["state"] == "signed")]
 
     def study(self, id: str) -> dict[str, Any]:
@@ -132,18 +133,19 @@ class StudySteps:
                 "draft": next((draft for draft in drafts if draft["id"] == row["draft_id"]), None)}
 
 
-def record_instance(tx: Tx, row: dict[str, Any], quiet_period_s: float) -> bool:
+def record_instance(tx: Tx, row: dict[str, Any], quiet_period_s: float, fetches_priors: bool = False) -> bool:
     study_id, sop_uid = row["StudyInstanceUID"], row["SOPInstanceUID"]
     if not study_id or not sop_uid:
         raise ImageError("StudyInstanceUID or SOPInstanceUID is empty; an instance is filed by both")
     patient = {name: row.get(tag, "") for name, tag in PATIENT.items()}
     patient["id"] = surviving_id(tx, patient["id"])
+    prior = row.get("prior", False)         # fetched to compare with: kept, but nobody's work
     new_study = tx.add("studies", id=study_id, accession_number=row.get("AccessionNumber", ""), patient_id=patient["id"], patient=patient,
                        date=row.get("StudyDate", ""), description=row.get("StudyDescription", ""), modality=row.get("Modality", ""),
-                       state="receiving", revision=1, arrived=now(), last_instance=now(), updated=now())
+                       state="prior" if prior else "receiving", revision=1, arrived=now(), last_instance=now(), updated=now())
     study = tx.one("studies", id=study_id, lock=True)
     assert study is not None
-    header = {name: value for name, value in row.items() if name not in ("sha256", "path", "source")}
+    header = {name: value for name, value in row.items() if name not in ("sha256", "path", "source", "prior")}
     if not tx.add("instances", sop_uid=sop_uid, sha256=row["sha256"], study_id=study_id, series_uid=row.get("SeriesInstanceUID", ""),
                   path=str(row["path"]), header=header, source=row.get("source", ""), received=now(), superseded=False):
         return False
@@ -151,6 +153,9 @@ def record_instance(tx: Tx, row: dict[str, Any], quiet_period_s: float) -> bool:
         if other["sha256"] != row["sha256"]:        # sent again with other bytes: the newest is read, the older kept
             tx.change("instances", {"id": other["id"]}, superseded=True)
     values: dict[str, Any] = {"last_instance": now(), "updated": now()}
+    if prior and study["state"] == "prior":
+        tx.change("studies", {"id": study_id}, **values)
+        return True
     if study["state"] != "receiving":
         values |= {"revision": study["revision"] + 1, "state": "receiving", "reason": ""}
     if study["order_id"] is None:
@@ -158,6 +163,8 @@ def record_instance(tx: Tx, row: dict[str, Any], quiet_period_s: float) -> bool:
     if new_study and values.get("order_id"):
         values["priority"] = order_priority(tx, values["order_id"])
     tx.change("studies", {"id": study_id}, **values)
+    if fetches_priors and (new_study or study["state"] == "prior"):
+        tx.enqueue("priors", f"priors:{study_id}", {"study_id": study_id})
     tx.enqueue("complete", f"complete:{study_id}", {"study_id": study_id}, not_before=later(quiet_period_s), rearm=True)
     return True
 

@@ -1,5 +1,7 @@
 """`wetread train` and `wetread evaluate`: one row a model, the progress shown on a terminal or as JSON lines."""
+import getpass
 import json
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -26,6 +28,31 @@ def train_model(name: str, out: Path, **options: Any) -> None:
     import_module(program).main(out=out, report=reporter(), **given(name, options, size_name, taken))
 
 
+def train_on_decisions(home: Path, db: str | None, **options: Any) -> str:
+    """Train a candidate on the store's decisions; the comparison, and how to promote it, in words."""
+    from api.learning import comparison, train_from_store
+    from api.settings import read_settings
+    from api.store import Store
+    from data.book import read_book
+
+    if asked := [name for name, value in options.items() if value is not None]:
+        raise InputError(f"--{asked[0].replace('_', '-')} has no meaning beside --from-store; leave it out")
+    settings = read_settings(home, **({"db": db} if db else {}))
+    store = Store.open(settings.db, settings.home)
+    try:
+        figures = train_from_store(store, read_book(), os_user(), reporter())
+    finally:
+        store.close()
+    exported, version = figures["exported"], figures["version"]
+    left_out = "".join(f"; left out, {why}: {count}" for why, count in exported["left out"].items())
+    return "\n".join([
+        f"{exported['orders']} decided orders, in {home / 'learning' / 'decisions.jsonl'}{left_out}",
+        f"measured on {figures['held_out']} of them that the candidate did not learn from:", "", comparison(figures), "",
+        *([f"{figures['in_use']} answers now; the table compares with the shipped model."] if figures["in_use"] != "shipped" else ()),
+        f"Nothing has changed yet. To let it answer: wetread model promote {version} --home {home}",
+        f"To watch it beside the shown model first: wetread model shadow {version} --home {home}"])
+
+
 def evaluate_model(name: str, out: Path | None, **options: Any) -> dict[str, Any]:
     _, program, _, size_name, refused = row_of(name)
     figures: dict[str, Any] = import_module(program).main(out=out, report=reporter(), **given(name, options, size_name, refused))
@@ -41,6 +68,8 @@ def row_of(name: str) -> tuple[str, str, str, str, tuple[str, ...]]:
 def given(name: str, options: dict[str, Any], size_name: str, refused: tuple[str, ...]) -> dict[str, Any]:
     """Only what was asked for: each program keeps its own defaults. Raises InputError for an option the model has no use for."""
     asked = {option: value for option, value in options.items() if value is not None}
+    if name == "protocol" and "data" in asked:
+        asked["data"] = [file for path in asked["data"] for file in jsonl_files(path)]
     for option in refused:
         if option in asked:
             raise InputError(f"--{option} has no meaning for {name}; leave it out")
@@ -51,6 +80,22 @@ def given(name: str, options: dict[str, Any], size_name: str, refused: tuple[str
             raise InputError(f"--data is given {len(asked['data'])} times, {name} takes one folder")
         asked["data"] = asked["data"][0]
     return asked
+
+
+def jsonl_files(path: Path) -> list[Path]:
+    """A file of labelled orders, or all *.jsonl of a folder."""
+    found = sorted(path.glob("*.jsonl")) if path.is_dir() else [path] if path.is_file() else []
+    if not found:
+        raise InputError(f"--data {path} is no file and no folder with *.jsonl; give labelled orders, as data/authored_orders/README.md describes")
+    return found
+
+
+def os_user() -> str:
+    """Who gives a command, for the record."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):     # a container without that user in its passwd
+        return f"cli:{os.getuid()}"
 
 
 def reporter() -> Callable[..., None]:

@@ -7,9 +7,13 @@ import sys
 import threading
 from pathlib import Path
 
+from api.dicom.commitment import Commitment
+from api.dicom.priors import Priors
+from api.dicom.sender import ResultSender
 from api.hl7.sender import Sender
 from api.inference import LateReporter, LateSuggester
 from api.jobs import Worker
+from api.model_versions import folder_in_use
 from api.settings import Destination, Settings, read_settings
 from api.store import Store
 from api.workflow import Desk
@@ -20,9 +24,14 @@ def handlers(desk: Desk, sender: Sender) -> dict:
     return {
         "message": desk.apply_message,
         "suggest": desk.suggest_order,
+        "shadow": desk.shadow_order,
         "complete": desk.complete_quiet_study,
         "draft": desk.draft_study,
         "send": sender.send_outbox,
+        "results": desk.make_results,
+        "send-dicom": ResultSender(desk.store, desk.settings).send_result,
+        "priors": Priors(desk, desk.settings).fetch,
+        "commitment": Commitment(desk.store, desk.settings).send,
     }
 
 
@@ -39,7 +48,8 @@ def main() -> None:
     settings = worker_settings(Path(sys.argv[1]))
     store = Store.open(settings.db, settings.home, upgrade=False)
     store.gives_way_s = 0.25
-    desk = Desk(store, settings, LateSuggester(settings.device), LateReporter(settings.device))
+    desk = Desk(store, settings, LateSuggester(settings.device, lambda: folder_in_use(store, "shown")), LateReporter(settings.device),
+                shadow=LateSuggester(settings.device, lambda: folder_in_use(store, "shadow")))
     # two threads: a CT of half a minute must not hold up the suggestion for the order behind it
     worker = Worker(store, handlers(desk, Sender(store, settings)), threads=2)
     worker.start()

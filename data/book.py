@@ -10,6 +10,11 @@ from data.errors import BookError
 BOOK_PATH = Path(__file__).parent / "protocols"
 MODALITIES = ("CT", "MR", "NM", "FL", "FL/CT", "XA", "US", "XR")
 CONTRASTS = ("none", "with", "without_and_with")
+# class of the contrast agent, and its way in, where a protocol asks for one
+CONTRAST_AGENTS = {
+    "CT": "iodinated, intravenous", "MR": "gadolinium-based, intravenous", "XA": "iodinated, intra-arterial", "FL": "iodinated, intrathecal",
+    "FL/CT": "iodinated, intrathecal", "US": "microbubbles, intravenous", "NM": "iodinated, intravenous", "XR": "iodinated, intravenous",
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,11 @@ class Protocol:
     loinc_name: str
     loinc_status: str               # confirmed or blank
     tier: str                       # core or extended
+
+    @property
+    def contrast_agent(self) -> str:
+        """Class and way in of the contrast agent; "" for a protocol without contrast."""
+        return "" if self.contrast == "none" else CONTRAST_AGENTS[self.modality]
 
 
 @dataclass(frozen=True)

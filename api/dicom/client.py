@@ -1,5 +1,5 @@
 """A small DICOM storage SCU: files and folders to one SCP, one row an instance."""
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,21 @@ from data.errors import StoreError
 CONTEXTS_MAX = 128          # PS3.8 section 9.3.2: presentation context IDs are odd, 1 to 255
 
 
-def send_dicom(host: str, port: int, paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
+def send_dicom(host: str, port: int, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """Store every file; a row {file, status, ok, text} each. Raises StoreError when nobody answers there."""
     kinds: dict[tuple[str, str], list[Path]] = {}
-    for path in (file for given in paths for file in (sorted(given.rglob("*")) if given.is_dir() else [given])):
-        if not path.is_file() or path.name == "truth.json":
+    files = [path for given in paths for path in (sorted(given.rglob("*")) if given.is_dir() else [given])]
+    for folder in paths:
+        if folder.is_dir() and not any(path.is_file() and folder in path.parents for path in files):
+            yield {"file": str(folder), "status": "", "ok": False, "text": "[E109] the folder holds no file; give one with DICOM files"}
+    for path in files:
+        if path.is_dir() or path.name == "truth.json":
             continue
         try:
             header = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"])
             kinds.setdefault((str(header.SOPClassUID), str(header.file_meta.TransferSyntaxUID)), []).append(path)
         except (InvalidDicomError, AttributeError, OSError):
-            yield {"file": str(path), "status": "", "ok": False, "text": "no DICOM file with a SOP class and a transfer syntax"}
+            yield {"file": str(path), "status": "", "ok": False, "text": "[E106] no DICOM file with a SOP class and a transfer syntax"}
     contexts = list(kinds)
     for start in range(0, len(contexts), CONTEXTS_MAX):
         group = contexts[start:start + CONTEXTS_MAX]

@@ -24,8 +24,8 @@ class Kept:
     new: bool               # False for a second copy of the same bytes
 
 
-def keep_instance(desk: Desk, data: bytes, source: str) -> Kept:
-    """Keep one instance durably under HOME/dicom and record it; `source` says who sent it.
+def keep_instance(desk: Desk, data: bytes, source: str, prior: bool = False) -> Kept:
+    """Keep one instance durably under HOME/dicom and record it; `source` says who sent it, `prior` that we fetched it to compare with.
 
     Raises: ImageError for what is no usable DICOM (its bytes are kept under HOME/refused), StoreError when nothing can be written.
     """
@@ -42,7 +42,7 @@ def keep_instance(desk: Desk, data: bytes, source: str) -> Kept:
         raise
     path = Path("dicom") / digest[:2] / f"{digest}.dcm"
     write_durably(desk.settings.home, path, data)
-    new = desk.instance_kept({**header, "sha256": digest, "path": str(path), "source": source})
+    new = desk.instance_kept({**header, "sha256": digest, "path": str(path), "source": source, "prior": prior})
     return Kept(header["StudyInstanceUID"], header["SeriesInstanceUID"], header["SOPInstanceUID"], header["SOPClassUID"], digest, new)
 
 

@@ -1,4 +1,7 @@
 """A draft as DICOM Basic Text SR (PS3.3 A.35.1), content as TID 2000 Basic Diagnostic Imaging Report."""
+import re
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from pydicom import dcmread
@@ -21,6 +24,7 @@ TEXTS = {
     "comparison": ("121069", "DCM", "Previous Finding"), "findings": ("121071", "DCM", "Finding"), "impression": ("121073", "DCM", "Impression"),
 }
 FINAL = ("final", "amended")
+DEVICE_UID = generate_uid(entropy_srcs=["wetread", "device observer"])
 COPIED = ("SpecificCharacterSet", "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate",
           "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName")
 
@@ -39,31 +43,60 @@ def write_report(draft: Draft, study_path: Path, out: Path) -> None:
     images = [image for image in images if image.get("SOPInstanceUID") and image.get("StudyInstanceUID") == draft.study]
     if not images:
         raise ImageError(f"{study_path} has no DICOM instance of study {draft.study}; a DICOM SR is written for DICOM studies only")
-    report = header(images[0], draft)
-    report.CurrentRequestedProcedureEvidenceSequence = Sequence([evidence(images)])
-    report.ContentSequence = Sequence(container(name, text) for name, text in draft.sections.items() if text)
+    report = report_text(draft.status, draft.sections, images, Identity(generate_uid(), generate_uid(), 1))
     report.save_as(out, enforce_file_format=True)
 
 
-def header(image: Dataset, draft: Draft) -> FileDataset:
+@dataclass(frozen=True)
+class Identity:
+    """What one result is known by; `signed_by` and `signed` (ISO time) are set for a report a person signed, `before` names the one it replaces."""
+
+    sop_uid: str
+    series_uid: str
+    number: int
+    signed_by: str = ""
+    signed: str = ""
+    before: tuple[str, str] | None = None       # (series UID, SOP UID)
+
+
+def report_text(status: str, sections: dict[str, str], images: list[Dataset], identity: Identity) -> FileDataset:
+    """The report as a data set; `images` are the headers of the instances that were read."""
+    report = header(images[0], status, identity)
+    report.CurrentRequestedProcedureEvidenceSequence = Sequence([evidence(images)])
+    if identity.before:
+        reference = Dataset()
+        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = BasicTextSRStorage, identity.before[1]
+        report.PredecessorDocumentsSequence = Sequence([referenced(images[0].StudyInstanceUID, {identity.before[0]: [reference]})])
+    report.ContentSequence = Sequence([*context(identity.signed_by), *(container(name, text) for name, text in sections.items() if text.strip())])
+    return report
+
+
+def header(image: Dataset, status: str, identity: Identity) -> FileDataset:
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = BasicTextSRStorage, generate_uid()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = BasicTextSRStorage, identity.sop_uid
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     report = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)  # type: ignore[arg-type]
     for name in COPIED:
         setattr(report, name, image.get(name, ""))
     report.SpecificCharacterSet = "ISO_IR 192"
-    report.SOPClassUID, report.SOPInstanceUID = BasicTextSRStorage, meta.MediaStorageSOPInstanceUID
-    report.SeriesInstanceUID, report.SeriesNumber, report.InstanceNumber = generate_uid(), 9901, 1
+    report.SOPClassUID, report.SOPInstanceUID = BasicTextSRStorage, identity.sop_uid
+    report.SeriesInstanceUID, report.SeriesNumber, report.InstanceNumber = identity.series_uid, 9901, identity.number
     report.Modality, report.Manufacturer = "SR", "Wetread"
-    report.SeriesDescription = "Wetread draft report" if draft.status not in FINAL else "Report"
-    # the study's own date: the writer of a file has no say in when the patient was examined
-    report.ContentDate, report.ContentTime = image.get("StudyDate", "") or "19000101", image.get("StudyTime", "") or "000000"
+    report.SeriesDescription = "Wetread draft report" if status not in FINAL else "Report"
+    # without a signature the study's own date: the writer of a file has no say in when the patient was examined
+    study_time = image.get("StudyDate", "") or "19000101", image.get("StudyTime", "") or "000000"
+    report.ContentDate, report.ContentTime = moment(identity.signed) or study_time
     report.ReferencedPerformedProcedureStepSequence = Sequence()
     report.PerformedProcedureCodeSequence = Sequence()
-    report.CompletionFlag = "COMPLETE" if draft.status in FINAL else "PARTIAL"
-    report.VerificationFlag = "UNVERIFIED"          # VERIFIED needs the name of a verifying observer; the RIS adds that
-    report.PreliminaryFlag = "FINAL" if draft.status in FINAL else "PRELIMINARY"
+    report.CompletionFlag = "COMPLETE" if status in FINAL else "PARTIAL"
+    report.VerificationFlag = "UNVERIFIED"          # VERIFIED needs the name of a verifying observer
+    report.PreliminaryFlag = "FINAL" if status in FINAL else "PRELIMINARY"
+    if status in FINAL and identity.signed_by:
+        observer = Dataset()
+        observer.VerifyingObserverName, observer.VerifyingOrganization = observer_name(identity.signed_by), "Department of radiology"
+        observer.VerificationDateTime = "".join(moment(identity.signed) or ("19000101", "000000"))
+        observer.VerifyingObserverIdentificationCodeSequence = Sequence()
+        report.VerificationFlag, report.VerifyingObserverSequence = "VERIFIED", Sequence([observer])
     report.ValueType, report.ContinuityOfContent = "CONTAINER", "SEPARATE"
     report.ConceptNameCodeSequence = coded("18748-4", "LN", "Diagnostic imaging report")
     template = Dataset()
@@ -72,16 +105,55 @@ def header(image: Dataset, draft: Draft) -> FileDataset:
     return report
 
 
+def context(signed_by: str) -> list[Dataset]:
+    """The language (TID 1204) and who observed (TID 1001): the person who signed, else the device."""
+    language = item("HAS CONCEPT MOD", "CODE", ("121049", "DCM", "Language of Content Item and Descendants"))
+    language.ConceptCodeSequence = coded("en", "RFC5646", "English")
+    kind = item("HAS OBS CONTEXT", "CODE", ("121005", "DCM", "Observer Type"))
+    if signed_by:
+        kind.ConceptCodeSequence = coded("121006", "DCM", "Person")
+        name = item("HAS OBS CONTEXT", "PNAME", ("121008", "DCM", "Person Observer Name"))
+        name.PersonName = observer_name(signed_by)
+        return [language, kind, name]
+    kind.ConceptCodeSequence = coded("121007", "DCM", "Device")
+    uid = item("HAS OBS CONTEXT", "UIDREF", ("121012", "DCM", "Device Observer UID"))
+    uid.UID = DEVICE_UID
+    name = item("HAS OBS CONTEXT", "TEXT", ("121013", "DCM", "Device Observer Name"))
+    name.TextValue = "Wetread"
+    return [language, kind, uid, name]
+
+
+def item(relationship: str, value_type: str, concept: tuple[str, str, str]) -> Dataset:
+    found = Dataset()
+    found.RelationshipType, found.ValueType, found.ConceptNameCodeSequence = relationship, value_type, coded(*concept)
+    return found
+
+
+def observer_name(user: str) -> str:
+    return re.sub(r"[\\^=]", " ", user)[:62] + "^"      # a name of one component is taken for a family name
+
+
+def moment(time: str) -> tuple[str, str] | None:
+    """An ISO time of the store as DICOM date and time of this place."""
+    if not time:
+        return None
+    at = datetime.fromisoformat(time).astimezone()
+    return f"{at:%Y%m%d}", f"{at:%H%M%S}"
+
+
 def evidence(images: list[Dataset]) -> Dataset:
     """The instances that were read, by series (PS3.3 table C.17-2)."""
-    study = Dataset()
-    study.StudyInstanceUID = images[0].StudyInstanceUID
     series: dict[str, list[Dataset]] = {}
     for image in images:
         reference = Dataset()
         reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
         series.setdefault(str(image.SeriesInstanceUID), []).append(reference)
-    rows = []
+    return referenced(images[0].StudyInstanceUID, series)
+
+
+def referenced(study_uid: str, series: dict[str, list[Dataset]]) -> Dataset:
+    study, rows = Dataset(), []
+    study.StudyInstanceUID = study_uid
     for uid, references in series.items():
         row = Dataset()
         row.SeriesInstanceUID, row.ReferencedSOPSequence = uid, Sequence(references)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data.errors import InputError, MessageError, StoreError
+from data.errors import InputError, MessageError, StoreError, WetreadError
 
 ANSWER_S = 30
 QUIET_S = 2
@@ -16,8 +16,20 @@ NEXT = re.compile(rb"(?:\A|(?<=[\r\n]))(?=MSH[^A-Za-z0-9\s])")
 
 
 def send_files(host: str, port: int, paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """Send every message of HL7 files (one or several, framed or not) and of JSONL rows with message or message_base64."""
-    named = [(str(path), raw) for path in paths for raw in messages_in(path)]
+    """Send every message of HL7 files (one or several, framed or not) and of JSONL rows with message or message_base64.
+
+    A file that holds none is a row that is not ok, and the others are sent.
+    """
+    named: list[tuple[str, bytes]] = []
+    bad = 0
+    for path in paths:
+        try:
+            named += [(str(path), raw) for raw in messages_in(path)]
+        except WetreadError as error:
+            bad += 1
+            yield {"file": str(path), "control_id": "", "ack": "", "ok": False, "text": str(error)}
+    if bad and not named:
+        return
     for (name, _), answer in zip(named, send_messages(host, port, (raw for _, raw in named)), strict=True):
         yield {"file": name, **answer}
 

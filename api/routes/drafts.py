@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from api.images import mask_bytes
-from api.schemas import Edit, Step
+from api.schemas import Amendment, Edit, Step
 from api.security import AnyPerson, Reader, TheDesk
 
 router = APIRouter(prefix="/v1/drafts", tags=["drafts"])
@@ -46,8 +46,8 @@ def sign(id: str, step: Step, desk: TheDesk, person: Reader) -> dict[str, Any]:
 
 
 @router.post("/{id}/amend")
-def amend(id: str, change: Edit, desk: TheDesk, person: Reader) -> dict[str, Any]:
-    """Change a signed report (ORU^R01 with status C); what was signed stays in the history."""
+def amend(id: str, change: Amendment, desk: TheDesk, person: Reader) -> dict[str, Any]:
+    """Change a signed report and sign the change (ORU^R01 with status C); what was signed stays in the history."""
     return desk.amend_draft(id, change.sections.given(), person.name, change.version)
 
 

@@ -34,7 +34,10 @@ def decide(id: str, decision: Decision, desk: TheDesk, person: Decider) -> dict[
 
 @router.get("/{id:path}")
 def order(id: str, desk: TheDesk, person: AnyPerson) -> dict[str, Any]:
-    """One order with suggestion, decision, history and messages, by its id or its placer, filler or accession number."""
+    """One order with suggestion, decision, the technologist's sheet, nearest labelled orders, history and messages.
+
+    Found by its id or its placer, filler or accession number.
+    """
     found = desk.order(id)
     desk.store.audit(person.name, "look", "order", found["id"])
     return found

@@ -34,7 +34,7 @@ def orders(request: Request, desk: TheDesk, person: AnyPerson, show: str = "open
     rows = listed(desk, show)
     desk.store.audit(person.name, "list", "orders", show)
     return page(request, "orders.html", orders=rows[:LIST_MAX], show=show, shown=SHOWN, book=desk.book.protocols, more=len(rows) > LIST_MAX,
-                mark=mark(rows))
+                mark=mark(rows), automation=desk.automation())
 
 
 @router.get("/marks/orders")
@@ -46,6 +46,14 @@ def orders_mark(desk: TheDesk, person: AnyPerson, show: str = "open") -> dict[st
 @router.get("/marks/studies")
 def studies_mark(desk: TheDesk, person: AnyPerson) -> dict[str, str]:
     return {"mark": mark(desk.studies(LIST_MAX))}
+
+
+@router.get("/orders/{id}")
+def order(request: Request, id: str, desk: TheDesk, person: AnyPerson) -> Response:
+    """One order: why this protocol, and the technologist's sheet to print."""
+    found = desk.order(id)
+    desk.store.audit(person.name, "look", "order", found["id"])
+    return page(request, "order.html", row=found, book=desk.book.protocols)
 
 
 @router.post("/orders/{id}/decision")
@@ -90,8 +98,6 @@ def step(id: str, desk: TheDesk, person: Reader, form: Form) -> Response:
     changed = {name: words for name, words in given.items() if words != before["sections"].get(name, "").strip()}
     now = int(version)
     if action == "amend":
-        if not changed:
-            raise InputError("nothing was changed; edit the report before amending it")
         desk.amend_draft(id, changed, person.name, now)
     elif action == "cancel":
         desk.cancel_draft(id, person.name, now)

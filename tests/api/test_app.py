@@ -93,6 +93,21 @@ def test_an_order_is_kept_suggested_for_found_by_its_number_and_decided(client, 
             ("local", "accept", "order", id)} <= set(audited(desk))
 
 
+def test_one_order_carries_the_sheet_of_its_protocol_and_the_orders_it_is_like(client, desk):
+    client.post("/v1/orders", json={"order_text": "?bleed", "placer_number": "S1"})
+    work(desk)
+    found = client.get("/v1/orders/S1").json()
+    assert (found["sheet"]["basis"], found["sheet"]["protocol"], found["sheet"]["minutes"]) == ("suggested", "CT_HEAD_WO", 5)
+    a1, other = found["nearest"]
+    assert (a1["source"], a1["protocol"]) == ("authored", "CT_TRAUMA_HEAD_CSPINE") and "bamboo spine" in a1["order_text"]
+    assert (other["source"], other["order_text"]) == ("unknown", "")
+    client.post("/v1/orders/S1/decision", json={"action": "change", "protocol": "MR_BRAIN_WWO", "reason": "mass"})
+    sheet = client.get("/v1/orders/S1").json()["sheet"]
+    assert (sheet["basis"], sheet["by"], sheet["contrast_agent"]) == ("accepted", "local", "gadolinium-based, intravenous")
+    page = client.get(f"/orders/{found['id']}").text
+    assert "gadolinium-based, intravenous" in page and "bamboo spine" in page and ("local", "look", "order", found["id"]) in audited(desk)
+
+
 @pytest.mark.parametrize("body, status, code", [
     ({"action": "reject"}, 409, "E111"), ({"action": "change", "protocol": "NO_SUCH"}, 409, "E111"), ({"action": "agree"}, 422, "E109"),
     ({"action": "accept", "protocol": "CT_HEAD_W"}, 409, "E111"),
@@ -127,11 +142,24 @@ def test_a_study_is_listed_looked_at_and_its_draft_signed(client, desk, draft):
     assert client.post(f"/v1/drafts/{draft['id']}/preliminary", json={"version": 2}).json()["status"] == "preliminary"
     signed = client.post(f"/v1/drafts/{draft['id']}/sign", json={"version": 3}).json()
     assert (signed["status"], signed["signed_by"]) == ("final", "local")
-    amended = client.post(f"/v1/drafts/{draft['id']}/amend", json={"version": 4, "sections": {"impression": "No bleed."}}).json()
+    amended = client.post(f"/v1/drafts/{draft['id']}/amend", json={"version": 4, "sections": {"impression": "No bleed."}, "sign": True}).json()
     assert amended["status"] == "amended" and len(client.get(f"/v1/drafts/{draft['id']}").json()["history"]) == 5
     steps = [row[1] for row in reversed(audited(desk)) if row[3] == draft["id"]]
     assert steps == ["look", "edit", "make-preliminary", "sign", "amend", "look"]
     assert ("local", "look", "study", study) in audited(desk)
+
+
+def test_a_final_report_is_amended_only_with_a_signature_and_a_change(client, draft):
+    address = f"/v1/drafts/{draft['id']}"
+    client.post(f"{address}/sign", json={"version": 1})
+    change = {"version": 2, "sections": {"impression": "No bleed."}}
+    refused(client.post(f"{address}/amend", json=change), 422, "E109", "sign")
+    refused(client.post(f"{address}/amend", json={**change, "sign": False}), 422, "E109", "sign")
+    same = {"version": 2, "sections": {"impression": "Bleed."}, "sign": True}
+    refused(client.post(f"{address}/amend", json=same), 422, "E109", "nothing was changed")
+    assert client.get(address).json()["status"] == "final"
+    amended = client.post(f"{address}/amend", json={**change, "sign": True}).json()
+    assert (amended["status"], amended["signed_by"]) == ("amended", "local")
 
 
 def test_an_old_version_is_a_conflict_and_changes_nothing(client, draft):
@@ -169,11 +197,24 @@ def test_an_explicit_call_completes_a_study(client, desk):
 
 def test_health_and_readiness_are_told_and_a_lost_store_is_503(client, desk, home):
     assert client.get("/health").json() == {"status": "ok"}
-    assert client.get("/ready").json() == {"ready": True, "store": "ok", "suggester": True, "reporter": True}
+    assert client.get("/ready").json() == {"ready": True, "store": "ok", "suggester": "loaded", "reporter": "loaded"}
     with desk.store.write() as tx:
         tx.connection.exec_driver_sql("DROP TABLE jobs")
     answer = client.get("/ready")
     assert answer.status_code == 503 and answer.json()["ready"] is False
+
+
+def test_a_model_that_loads_late_is_not_yet_loaded_until_its_first_work(desk):
+    from api.inference import LateReporter, LateSuggester
+
+    late = TextDesk(desk.store, desk.settings, LateSuggester("cpu"), LateReporter("cpu"))
+    client = TestClient(create_app(late, late.settings), base_url=HERE)
+    assert client.get("/ready").json() == {"ready": True, "store": "ok", "suggester": "not yet loaded", "reporter": "not yet loaded"}
+    client.post("/v1/orders", json={"order_text": "?bleed"})
+    work(desk)                          # another process, as the worker is
+    assert client.get("/ready").json()["suggester"] == "loaded" and client.get("/ready").json()["reporter"] == "not yet loaded"
+    add_draft(desk)
+    assert client.get("/ready").json()["reporter"] == "loaded"
 
 
 def test_openapi_and_the_pages_name_no_address_outside(client):

@@ -40,6 +40,32 @@ def test_wrong_use_is_exit_code_2_and_says_what_is_right(words, said):
     assert done.returncode == 2 and said in done.stderr
 
 
+@pytest.mark.parametrize("words, said", [
+    (["protocol"], "--text"), (["protocol", "--txt", "x"], "--txt"), (["serve", "--http", "many"], "--http"), (["train", "protocol"], "--out"),
+    (["send", "x.hl7"], "--mllp"), (["nonsense"], "nonsense"), (["simulate", "heads", "--out", "x"], "heads"),
+])
+def test_every_wrong_use_carries_its_code(words, said):
+    done = run(*words)
+    assert done.returncode == 2 and done.stderr.startswith("[E109] ") and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_unknown_model_is_named_before_anything_else_is_asked_for():
+    done = run("train", "foo")
+    assert done.returncode == 1 and "[E109]" in done.stderr and "'foo'" in done.stderr and "--out" not in done.stderr
+
+
+def test_an_empty_folder_and_a_missing_file_are_named_when_sent(tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = run("send", "--dicom", "127.0.0.1:1", tmp_path / "empty", tmp_path / "none.dcm")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"{tmp_path / 'empty'}: [E109]" in done.stderr and f"{tmp_path / 'none.dcm'}: [E106]" in done.stderr
+
+
+def test_help_and_no_command_say_what_there_is():
+    assert run("--help").returncode == 0 and "protocol" in run("--help").stdout
+    assert run("model").returncode == 2 and "promote" in run("model").stdout
+
+
 def test_a_missing_file_is_a_coded_error_and_no_traceback(tmp_path):
     done = run("protocol", tmp_path / "none.hl7")
     assert done.returncode == 1 and "[E109]" in done.stderr and "Traceback" not in done.stderr

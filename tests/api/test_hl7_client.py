@@ -3,6 +3,7 @@ import base64
 import json
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,14 @@ def test_a_refused_order_is_not_ok_and_says_why(port, tmp_path):
     (tmp_path / "empty.hl7").write_text(ORDER.format(id="B1").replace("^fall ?bleed", ""), newline="")
     [answer] = send_files("127.0.0.1", port, [tmp_path / "empty.hl7"])
     assert answer["ack"] == "AE" and not answer["ok"] and "E101" in answer["text"]
+
+
+def test_one_bad_file_is_named_and_the_others_are_sent(port, tmp_path):
+    (tmp_path / "note.hl7").write_text("hello")
+    (tmp_path / "good.hl7").write_text(ORDER.format(id="C1"), newline="")
+    answers = list(send_files("127.0.0.1", port, [tmp_path / name for name in ("note.hl7", "none.hl7", "good.hl7")]))
+    assert [(Path(a["file"]).name, a["ok"]) for a in answers] == [("note.hl7", False), ("none.hl7", False), ("good.hl7", True)]
+    assert "[E103]" in answers[0]["text"] and "[E109]" in answers[1]["text"]
 
 
 def test_bad_files_and_a_silent_port_are_coded_errors(tmp_path):

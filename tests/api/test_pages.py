@@ -62,7 +62,8 @@ class WordSuggester:
         flags += (Flag("pregnancy", "stop", "R3", "ACR-SPR Practice Parameter 2023", "She may be pregnant.", "Ask before the scan."),) \
             if order.facts.pregnant else ()
         return Suggestion((Ranked(best, 0.86), Ranked("CT_HEAD_WWO", 0.09)), (best, "CT_HEAD_WWO"), "none", flags, at >= 0, float(at >= 0),
-                          "review", evidence=(Evidence("fall", at, at + 4),) if at >= 0 else (), model="m", book="b")
+                          "review", evidence=(Evidence("fall", at, at + 4),) if at >= 0 else (),
+                          indications=("migraine with change",) if at < 0 else (), nearest=("a1", "f10"), model="m", book="b")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def served(sqlite_template, tmp_path_factory):
     home = tmp_path_factory.mktemp("pages")
     shutil.copy(sqlite_template, home / "wetread.db")
     simulated = simulate_head_ct(3, "subdural", rows=128)
-    settings = Settings(home=home, http=0)
+    settings = Settings(home=home, http=0, automation=True)
     desk = Desk(Store.open("", home, upgrade=False), settings, WordSuggester(), TruthReporter(simulated))
     erika = Patient("4711", "Muster^Erika", "19410302", "F")
     for order in (
@@ -149,6 +150,20 @@ def test_the_orders_page_says_what_the_ai_suggests_how_sure_and_what_warns(page)
     assert "Stop" in page.locator(".order", has_text="Rossi").locator(".flag.stop").inner_text()
 
 
+def test_an_order_opens_with_its_reasons_and_a_sheet_that_prints_alone(page, served):
+    page.goto("/orders")
+    with page.expect_navigation():
+        page.locator(".order", has_text="Rossi").get_by_text("Sheet and reasons").click()
+    keep(page, "order")
+    assert "not accepted yet" in page.inner_text(".sheet .banner") and "MR brain without contrast" in page.inner_text(".sheet .name")
+    assert "FLAIR" in page.inner_text(".sheet dl") and "20 min" in page.inner_text(".sheet dl")
+    assert "pregnan" in page.locator(".sheet .flag").first.inner_text() and page.locator(".why .flag.stop .source").count()
+    page.emulate_media(media="print")
+    keep(page, "order-print")
+    assert page.is_visible(".sheet") and not page.is_visible(".why") and not page.is_visible("header.top")
+    assert "Rossi, Ada" in page.inner_text(".sheet .person")
+
+
 def test_markup_in_an_order_is_shown_as_text(page):
     page.goto("/orders")
     assert "onerror" in page.locator(".order", has_text="img src=x").first.inner_text()
@@ -206,6 +221,24 @@ def test_an_old_list_says_so_and_the_marked_order_stays_the_one_that_was_read(pa
     page.click("#changed a")
     assert "stairs" in page.locator(".order").first.inner_text()
     assert page.locator(".order.at").get_attribute("id") == reading
+
+
+def test_automation_is_stopped_on_the_page_and_everybody_sees_by_whom(page, served):
+    page.goto("/orders")
+    keep(page, "automation-on")
+    page.fill(".automation input[name=reason]", "wrong protocols since 8:00")
+    with page.expect_navigation():
+        page.click(".automation button")
+    keep(page, "automation-stopped")
+    assert "Automation is stopped by local" in page.inner_text(".automation") and "since 8:00" in page.inner_text(".automation")
+    assert served[1].automation()["stopped"]
+
+
+def test_the_monitor_shows_its_plot_and_says_what_to_do(page):
+    page.goto("/monitor")
+    keep(page, "monitor")
+    assert page.evaluate("document.querySelector('img.plot').naturalWidth") > 500
+    assert "Nothing drifts" in page.inner_text("main") and "Suggestions come from shipped" in page.inner_text("main")
 
 
 def test_the_reading_list_opens_the_most_urgent_study(page):

@@ -277,6 +277,18 @@ def test_decisions_need_what_they_need(desk, store):
     assert [(row["user"], row["action"]) for row in store.audit_rows()] == [("ben", "reject"), ("anna", "accept")]
 
 
+def test_a_changed_protocol_goes_out_with_its_own_contrast_and_warnings(store, settings):
+    from data.records import Facts
+
+    desk = ListDesk(store, replace(settings, outbox=(Destination("ris", "127.0.0.1", 1),)), WordSuggester(), None)
+    id = desk.add_order(Order(text="new seizure, known melanoma", facts=Facts(egfr=18.0)))
+    work(desk)
+    desk.decide(id, "change", "MR_BRAIN_WWO", "mass", "anna")
+    suggested, changed = (desk.store.outbox(row["id"])["raw"].decode() for row in reversed(store.outbox_rows()))
+    assert "Contrast: none" in suggested and "egfr_low_for_gadolinium" not in suggested
+    assert "Contrast: without_and_with" in changed and "egfr_low_for_gadolinium" in changed
+
+
 def test_automation_is_off_unless_switched_on_and_never_passes_a_stop_flag(desk, store, settings):
     receive(desk, order_message())
     assert desk.order("P1")["state"] == "suggested"

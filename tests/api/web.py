@@ -29,7 +29,8 @@ class WordSuggester:
         evidence = (Evidence("bleed", at, at + 5),) if at >= 0 else ()
         flags = (Flag("pregnancy", "stop", "r1", "ACR manual 2024", "She is pregnant.", evidence=evidence),) if order.facts.pregnant else ()
         return Suggestion(ranked=(Ranked(protocol, 0.9), Ranked("CT_HEAD_W", 0.1)), set=(protocol,), contrast="none", flags=flags,
-                          urgent=at >= 0, urgent_probability=float(at >= 0), disposition="auto", evidence=evidence, model="m1", book="b1")
+                          urgent=at >= 0, urgent_probability=float(at >= 0), disposition="auto", evidence=evidence,
+                          indications=("acute head injury",), nearest=("a1", "elsewhere7"), model="m1", book="b1")
 
 
 class OneFinding:

@@ -1,0 +1,127 @@
+"""Instances as a viewer asks for them: whole, as metadata, as frames, or as a picture. Source: PS3.18 8.7, 10.4."""
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom import dcmread
+from pydicom.dataset import FileDataset
+from pydicom.encaps import generate_frames
+from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from data.errors import ImageError, InputError, NotFound
+
+BULK_BYTES = 1024           # longer binary values are given by reference
+NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99")     # uncompressed, little endian
+# transfer syntax -> media type of a compressed frame (PS3.18 table 8.7.3-2)
+MEDIA = {"1.2.840.10008.1.2.4.50": "image/jpeg", "1.2.840.10008.1.2.4.51": "image/jpeg", "1.2.840.10008.1.2.4.57": "image/jpeg",
+         "1.2.840.10008.1.2.4.70": "image/jpeg", "1.2.840.10008.1.2.4.80": "image/jls", "1.2.840.10008.1.2.4.81": "image/jls",
+         "1.2.840.10008.1.2.4.90": "image/jp2", "1.2.840.10008.1.2.4.91": "image/jp2", "1.2.840.10008.1.2.5": "image/dicom-rle"}
+PICTURE_MAX = 4096          # rows or columns of a picture
+KINDS = {"image/png": "PNG", "image/jpeg": "JPEG"}
+
+
+def whole(path: Path, syntax: str) -> bytes:
+    """The instance as stored where `syntax` is * or fits, else uncompressed; raises ImageError when it cannot be decoded."""
+    data = path.read_bytes()
+    stored = str(dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=["SOPInstanceUID"]).file_meta.TransferSyntaxUID)
+    if syntax in ("*", stored) or (not syntax and stored == ExplicitVRLittleEndian) or not UID(stored).is_compressed:
+        return data
+    image = dcmread(io.BytesIO(data))
+    try:
+        image.decompress()
+    except Exception as error:      # each decoder has its own kinds; every one means the same to the caller
+        raise ImageError(f"the instance cannot be decoded ({type(error).__name__}); ask for transfer-syntax=*") from None
+    body = io.BytesIO()
+    image.save_as(body)
+    return body.getvalue()
+
+
+def metadata(path: Path, address: str) -> dict[str, Any]:
+    """DICOM JSON without pixels; long binary values by their address. Source: PS3.18 annex F."""
+    image = dcmread(path, defer_size=1 << 20)
+    pixels = "PixelData" in image
+    vr = image["PixelData"].VR if pixels else ""
+    if pixels:
+        del image.PixelData
+    # pydicom's own `to_json_dict` stops at a value its VR forbids; such a value is left out instead
+    found: dict[str, Any] = image.to_json_dict(bulk_data_threshold=BULK_BYTES, bulk_data_element_handler=lambda e: f"{address}/bulkdata/{e.tag:08X}",
+                                               suppress_invalid_tags=True)
+    if pixels:
+        found["7FE00010"] = {"vr": vr if vr in ("OB", "OW") else "OW", "BulkDataURI": f"{address}/bulkdata/7FE00010"}
+    found["00083002"] = {"vr": "UI", "Value": [str(image.file_meta.TransferSyntaxUID)]}
+    return found
+
+
+def bulk_data(path: Path, tag: str) -> bytes:
+    image = dcmread(path)
+    try:
+        element = image[int(tag, 16)]
+    except (KeyError, ValueError):
+        raise NotFound("there is no such attribute in the instance; its metadata names those that are given by reference") from None
+    if not isinstance(element.value, bytes):
+        raise InputError("the attribute is no binary value; it stands in the metadata")
+    return element.value
+
+
+def frames(path: Path, numbers: list[int], syntax: str) -> list[tuple[str, bytes]]:
+    """(media type, bytes) of each frame asked for, counted from 1: as stored where `syntax` is * or fits, else raw little endian."""
+    image = dcmread(path)
+    count = int(image.get("NumberOfFrames") or 1)
+    if "PixelData" not in image:
+        raise NotFound("the instance has no frames")
+    if any(not 1 <= number <= count for number in numbers):
+        raise NotFound(f"the instance has {count} frames, counted from 1")
+    stored = str(image.file_meta.TransferSyntaxUID)
+    if stored in NATIVE:
+        return [(f"application/octet-stream; transfer-syntax={ExplicitVRLittleEndian}", native(image, number, count)) for number in numbers]
+    if syntax in ("*", stored) and UID(stored).is_encapsulated:
+        parts = list(generate_frames(image.PixelData, number_of_frames=count))
+        return [(f"{MEDIA.get(stored, 'application/octet-stream')}; transfer-syntax={stored}", parts[number - 1]) for number in numbers]
+    return [(f"application/octet-stream; transfer-syntax={ExplicitVRLittleEndian}", decoded(image, number).tobytes()) for number in numbers]
+
+
+def native(image: FileDataset, number: int, count: int) -> bytes:
+    """One frame's own bytes; frames of single bits begin wherever the one before ended."""
+    samples = image.Rows * image.Columns * int(image.get("SamplesPerPixel", 1))
+    if image.BitsAllocated == 1:
+        bits = np.unpackbits(np.frombuffer(image.PixelData, np.uint8), bitorder="little")[(number - 1) * samples:number * samples]
+        return np.packbits(bits, bitorder="little").tobytes()
+    length = samples * image.BitsAllocated // 8
+    return image.PixelData[(number - 1) * length:number * length]
+
+
+def decoded(image: FileDataset, number: int) -> NDArray[Any]:
+    try:
+        return pixel_array(image, index=number - 1, raw=True).astype("<u2" if image.BitsAllocated == 16 else None, copy=False)
+    except Exception as error:
+        raise ImageError(f"the frame cannot be decoded ({type(error).__name__}); ask for transfer-syntax=*") from None
+
+
+def rendered(path: Path, number: int, kind: str, window: tuple[float, float] | None, size: int = PICTURE_MAX) -> bytes:
+    """A frame as PNG or JPEG through its window (centre, width), the given one first."""
+    image = dcmread(path)
+    if "PixelData" not in image:
+        raise NotFound("the instance has no frames")
+    try:
+        pixels = pixel_array(image, index=number - 1)
+    except Exception as error:
+        raise ImageError(f"the frame cannot be decoded ({type(error).__name__})") from None
+    if pixels.ndim == 2:
+        values = apply_modality_lut(pixels, image).astype(np.float64)
+        if window:
+            shown = (values - (window[0] - 0.5)) / max(window[1] - 1, 1e-6) + 0.5       # PS3.3 C.11.2.1.2.1
+        else:
+            values = apply_voi_lut(values, image) if "WindowWidth" in image else values
+            shown = (values - values.min()) / max(float(np.ptp(values)), 1e-6)
+        pixels = np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8)
+        if image.PhotometricInterpretation == "MONOCHROME1":
+            pixels = 255 - pixels
+    picture = Image.fromarray(pixels.astype(np.uint8))
+    picture.thumbnail((size, size))
+    body = io.BytesIO()
+    picture.save(body, KINDS[kind])
+    return body.getvalue()
