@@ -6,6 +6,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from data.book import Book, Protocol
 from data.records import Order
+from nlp.normalise import normalise
 
 MODALITY_WORDS = {"MR": "MR MRI magnetic resonance", "CT": "CT", "US": "US ultrasound doppler", "XA": "DSA angiogram IR catheter",
                   "NM": "PET SPECT nuclear", "FL": "LP lumbar puncture fluoroscopy", "FL/CT": "myelogram CT fluoroscopy", "XR": "XR x-ray radiograph"}
@@ -29,4 +30,5 @@ class Retrieval:
 
 
 def protocol_text(protocol: Protocol) -> str:
-    return " ".join([protocol.name, MODALITY_WORDS.get(protocol.modality, ""), protocol.region, *protocol.indications])
+    """Its words as `normalise` writes an order's, so that they meet."""
+    return normalise(" ".join([protocol.name, MODALITY_WORDS.get(protocol.modality, ""), protocol.region, *protocol.indications])).text
