@@ -171,7 +171,7 @@ def codes(clean: str) -> Iterator[Edit]:
                 only_codes = not re.search(r"[^\W\d_]{2}", CODE.sub(" ", clean))
             if code[0] in LOOK_ALIKE and not only_codes and not CALLED_CODE.search(clean, max(0, match.start() - 20), match.start()):
                 continue
-        if title := title_of(code):
+        if (title := title_of(code)) and not clean.startswith(title, match.end() + 1):      # written out already
             yield match.start(), match.end(), f"{code} {title}"
 
 

@@ -22,7 +22,8 @@ class Retrieval:
 
     def scores(self, orders: list[Order]) -> NDArray[np.float64]:
         """(orders, protocols) cosine similarities, 0 to 1, columns in the order of `protocols`."""
-        return np.asarray((self._vectors([f"{order.ordered_exam} {order.text[:4000]}" for order in orders]) @ self._table.T).todense())
+        texts = [f"{normalise(order.ordered_exam).text} {normalise(order.text[:4000]).text}" for order in orders]
+        return np.asarray((self._vectors(texts) @ self._table.T).todense())
 
     def _vectors(self, texts: list[str]):
         # halves of equal weight keep the product a cosine

@@ -108,3 +108,9 @@ def test_a_paste_costs_work_in_proportion_to_its_length(monkeypatch):
         looked.clear()
         normalise(text * times)
         assert sum(looked) <= 5 * times * (2 * module.NEAR + 1)
+
+
+@pytest.mark.parametrize("text", ["G35", "L arm weak, MS changes, r/o CVA", "C79.31 w/ HA x3 d, tumour", "pt w PE tube"])
+def test_a_text_written_out_is_not_written_out_again(text):
+    once = normalise(text).text
+    assert normalise(once).text == once
