@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from nlp.spelling import repairs
+
 DATA = Path(__file__).parent.parent / "data"
 # NFKC leaves these alone, and the terms are written with the plain signs
 PLAIN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "−": "-", "\u00ad": " ", "\u200b": " "})
@@ -33,7 +35,7 @@ class Normalised:
 def normalise(text: str) -> Normalised:
     """Any text, in linear time; the case of a text that is not shouted stays."""
     clean, offsets = plain(text)
-    edits = [*codes(clean), *shorthand(clean), *spellings(clean)]
+    edits = [*codes(clean), *shorthand(clean), *spellings(clean), *repairs(clean)]
     return edited(clean, offsets, sorted(edits), len(text))
 
 
@@ -84,7 +86,7 @@ Meanings = tuple[tuple[str, re.Pattern[str] | None], ...]       # None: otherwis
 def read_terms() -> tuple[dict[str, str], dict[str, Meanings], re.Pattern[str]]:
     """Short form -> words; short form -> its meanings with their cues; and one pattern that finds both."""
     blocks = tomllib.loads((DATA / "terms.toml").read_text())
-    terms = {short: long for name, block in blocks.items() if name != "spelling" for short, long in block.items()}
+    terms = {short: long for name in blocks if name != "spelling" for short, long in blocks[name].items()}
     ambiguous = {short: tuple((meaning, None if cues == ["otherwise"] else re.compile("|".join(cues))) for meaning, cues in meanings.items())
                  for short, meanings in tomllib.loads((DATA / "ambiguous.toml").read_text()).items()}
     # a slash ends a term by itself: "w/contrast", "c/f" before any letter
@@ -132,9 +134,14 @@ def meaning(meanings: Meanings, clean: str, start: int, end: int) -> str | None:
 
 # --- spellings -----------------------------------------------------------------------------------------------------------------
 
+def read_block(name: str) -> dict[str, str]:
+    """One block of data/terms.toml."""
+    return tomllib.loads((DATA / "terms.toml").read_text())[name]
+
+
 @lru_cache
 def read_spellings() -> tuple[dict[str, str], re.Pattern[str]]:
-    table = tomllib.loads((DATA / "terms.toml").read_text())["spelling"]
+    table = read_block("spelling")
     return table, re.compile("|".join(table), re.I)
 
 
