@@ -4,7 +4,7 @@ No rule finds every name. A log that can do without the text does without it; th
 """
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from nlp.spelling import FREQUENT, read_words
 
@@ -83,11 +83,11 @@ def deidentify(text: str, names: Iterable[str] = ()) -> str:
     if parts:
         text = re.sub(rf"(?<!\w)(?:{'|'.join(sorted(map(re.escape, parts), key=len, reverse=True))})(?!\w)", "[NAME]", text, flags=re.I)
     for tag, doubtful, pattern in COMPILED:
-        text = pattern.sub(lambda match, tag=tag, doubtful=doubtful: tagged(match, tag, doubtful), text)
+        text = pattern.sub(partial(tagged, tag, doubtful), text)
     return text
 
 
-def tagged(match: re.Match[str], tag: str, doubtful: bool) -> str:
+def tagged(tag: str, doubtful: bool, match: re.Match[str]) -> str:
     keep = match.groupdict().get("keep") or ""
     if doubtful and all(is_clinical(word) for word in re.findall(r"[^\W\d_]+", match[0][len(keep):])):
         return match[0]
