@@ -50,7 +50,7 @@ async def serve(settings: Settings) -> None:
     listener = Listener(store, settings)
     dicom = DicomServer(desk, settings)
     app = create_app(desk, settings)
-    model, rules = ChildSuggester(settings.device), ChildSuggester(model=False)
+    model, rules = ChildSuggester(settings.device, folder=lambda: folder_in_use(store, "shown")), ChildSuggester(model=False)
     app.state.prompt = Prompt(model, rules)
     http = uvicorn.Server(uvicorn.Config(app, host=settings.host, port=settings.http,
                                          log_level="warning", server_header=False, access_log=False))

@@ -12,7 +12,7 @@ from data.errors import InputError
 
 # name -> (training program, evaluation program, what `size` is called in each, options the programs do not take)
 MODELS: dict[str, tuple[str, str, str, str, tuple[str, ...]]] = {
-    "protocol": ("nlp.train_protocol", "nlp.evaluate_protocol", "", "", ("size", "pictures")),
+    "protocol": ("nlp.train_protocol", "nlp.evaluate_protocol", "", "", ("size", "pictures", "epochs")),
     "findings": ("vision.train_findings", "vision.evaluate_findings", "studies", "studies", ("authors", "epochs")),
     "report": ("vision.train_report", "vision.evaluate_report", "graphs", "studies", ("authors", "epochs", "pictures")),
 }
@@ -24,7 +24,7 @@ def train_model(name: str, out: Path, **options: Any) -> None:
     shipped = (Path(__file__).parent.parent / "data" / "models").resolve()
     if shipped in (out.resolve(), *out.resolve().parents):
         raise InputError(f"--out {out} lies in the shipped models; train into another folder and promote it by hand")
-    taken = ("pictures",) if name == "report" else MODELS["protocol"][4] if name == "protocol" else ()
+    taken = ("pictures",) if name == "report" else ("size", "pictures") if name == "protocol" else ()
     import_module(program).main(out=out, report=reporter(), **given(name, options, size_name, taken))
 
 

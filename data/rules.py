@@ -15,7 +15,7 @@ SEVERITIES = ("stop", "warn", "inform")
 KEYS = {"flag", "severity", "source", "message", "action", "modality", "contrast", "terms", "not_before", "not_after"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)      # one object a rule, read once: compared by identity, which hashes at once
 class Rule:
     id: str
     flag: str

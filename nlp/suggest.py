@@ -1,6 +1,7 @@
 """The text path: an order becomes ranked protocols, a contrast decision, flags, urgency and a disposition."""
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from data.book import Book, Protocol, read_book
 from data.errors import ModelError
 from data.model_files import MODELS
 from data.records import Contrast, Disposition, Evidence, Flag, Order, Ranked, Suggestion
+from nlp.instructions import without_instructions
 from nlp.retrieval import Retrieval
 from nlp.safety import check
 
@@ -51,7 +53,7 @@ class Suggester:
         from nlp.classifier import Classifier  # torch and transformers take seconds to import
 
         classifier = Classifier.load(folder, device)
-        if not {"temperature", "conformal_threshold", "urgent_threshold"} <= classifier.calibration.keys():
+        if not {"slope", "conformal_threshold", "urgent_threshold"} <= classifier.calibration.keys():
             raise ModelError(f"{folder}/config.json has no calibration; train again with `wetread train protocol`")
         return cls(book, classifier)
 
@@ -62,17 +64,18 @@ class Suggester:
         """One suggestion an order, in the order given; any text is answered, none raises."""
         if not orders:
             return []
+        orders = [replace(order, text=without_instructions(order.text)) for order in orders]
         if self.classifier is None:
             logits = self.retrieval.scores(orders) * RETRIEVAL_SHARPNESS
-            return [self._one(order, logits[i], red_flag_probability(order), None, ()) for i, order in enumerate(orders)]
+            chance = np.exp(logits - logits.max(1, keepdims=True))
+            chance /= chance.sum(1, keepdims=True)
+            return [self._one(order, chance[i], red_flag_probability(order), None, ()) for i, order in enumerate(orders)]
         found = self.classifier.predict(orders, self.book)
-        return [self._one(order, found.logits[i], float(found.urgent[i]), CONTRASTS[int(found.contrast[i].argmax())], found.nearest[i])
+        return [self._one(order, found.probability[i], float(found.urgent[i]), CONTRASTS[int(found.contrast[i].argmax())], found.nearest[i])
                 for i, order in enumerate(orders)]
 
-    def _one(self, order: Order, logits: NDArray[np.floating], urgent: float, contrast: Contrast | None,
+    def _one(self, order: Order, probability: NDArray[np.floating], urgent: float, contrast: Contrast | None,
              nearest: tuple[str, ...]) -> Suggestion:
-        probability = np.exp(logits - logits.max())
-        probability /= probability.sum()
         by_rank = np.argsort(-probability, kind="stable")
         top = self.book.protocols[self.protocols[by_rank[0]]]
         flags = flags_of(order, [(self.book.protocols[self.protocols[i]], float(probability[i])) for i in by_rank[:LIKELY]])

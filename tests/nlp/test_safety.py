@@ -104,10 +104,10 @@ def test_evidence_offsets_point_into_the_original_text():
     ("neurostimulator_mri", "Nevro Senza for back pain"), ("neurostimulator_mri", "Medtronic Intellis"), ("neurostimulator_mri", "AspireSR on"),
     ("neurostimulator_mri", "InterStim II"), ("neurostimulator_mri", "NeuroPace since 2020"), ("neurostimulator_mri", "Inspire for OSA"),
     ("cochlear_implant_mri", "wears a CI on the left"), ("cochlear_implant_mri", "Nucleus CI512"), ("cochlear_implant_mri", "AB HiRes 90K"),
-    ("cochlear_implant_mri", "Bonebridge L"), ("cochlear_implant_mri", "auditory brainstem implant"),
+    ("implant_mri_check", "Bonebridge L"), ("cochlear_implant_mri", "auditory brainstem implant"),
     ("aneurysm_clip_mri", "s/p clipping of L MCA aneurysm"), ("aneurysm_clip_mri", "Yasargil clip 1998"),
     ("implant_mri_unsafe", "on IABP"), ("implant_mri_unsafe", "Swan-Ganz in R IJ"), ("implant_mri_unsafe", "capped RV lead, ICD"),
-    ("implant_mri_unsafe", "SCS, rep says not MRI conditional"), ("implant_mri_unsafe", "aneurysm clip, type unknown"),
+    ("implant_mri_unsafe", "SCS, rep says not MRI conditional"), ("implant_mri_unsafe", "aneurysm clip, Mayfield type, steel"),
     ("implant_mri_check", "VP shunt, valve unknown"), ("implant_mri_check", "Strata valve 1.5"), ("implant_mri_check", "insulin pump and Dexcom"),
     ("implant_mri_check", "magnetic denture keeper"), ("implant_mri_check", "coiled ACOM 2019"), ("implant_mri_check", "halo vest"),
     ("metal_fragment_mri", "sheet metal worker, metal in eye removed 2010"), ("metal_fragment_mri", "hammering chisel, hit his eye, IOFB?"),
@@ -218,10 +218,11 @@ def test_a_recent_exam_is_a_duplicate_unless_the_text_gives_a_reason(row, counts
 
 
 @pytest.mark.parametrize("text, counts", [
-    ("PPM 2001, non-conditional", True), ("non-conditional pacemaker, intact leads, device MRI pathway approved", False),
-    ("pathway approved, but an abandoned RV lead beside the pacemaker", True),
+    ("PPM 2001, non-conditional", False), ("non-conditional pacemaker, intact leads, device MRI pathway approved", False),
+    ("pathway approved, but an abandoned RV lead beside the pacemaker", True), ("SCS, non-conditional", True), ("ICD, stated MR unsafe", True),
+    ("aneurysm clip, make unknown", False), ("shrapnel beside the optic nerve, MRI refused", False),
 ])
-def test_a_pathway_covers_a_plain_pacemaker_but_no_abandoned_lead(text, counts):
+def test_a_plain_pacemaker_clip_or_fragment_keeps_its_own_stop_flag_unless_stated_unsafe(text, counts):
     assert ("implant_mri_unsafe" in flags("MR_BRAIN_WO", order_text=f"TIA. {text}")) == counts
 
 
