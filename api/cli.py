@@ -180,10 +180,18 @@ def evaluate(
 
 @app.command()
 def simulate(
-    what: Annotated[str, typer.Argument(help="orders or studies")],
-    out: Annotated[Path, typer.Option(help="A JSONL file (orders) or a folder (studies).")],
-    n: Annotated[int, typer.Option("-n", help="How many.")] = 10,
+    what: Annotated[str, typer.Argument(help="orders, studies, gallery (a picture of every recipe) or comparison (simulated beside real pictures)")],
+    out: Annotated[Path, typer.Option(help="A JSONL file (orders), a folder (studies, comparison) or a PNG (gallery).")],
+    n: Annotated[int, typer.Option("-n", "--count", help="How many.")] = 10,
     seed: int = 1,
+    recipe: Annotated[str, typer.Option(help="studies, comparison: a recipe of data/simulate/recipes.py; default: head CT as DICOM.")] = "",
+    anatomy: Annotated[Path | None, typer.Option(help="A label map or a folder of them; default: the embedded MNI152 head.")] = None,
+    held_out: Annotated[bool, typer.Option("--held-out", help="Heads, random numbers and scanner settings that training never sees.")] = False,
+    format: Annotated[str, typer.Option(help="studies with a recipe: nifti or dicom.")] = "nifti",
+    channel: Annotated[str, typer.Option(help="comparison: the channel to compare, such as FLAIR.")] = "",
+    real: Annotated[Path | None, typer.Option(help="comparison: real pictures: folder or zip of PNG/JPEG, NIfTI, DICOM folder.")] = None,
+    strip: Annotated[str, typer.Option(help="comparison: N:I when each real picture is N tiles side by side; the I-th is meant.")] = "1:1",
+    brain_only: Annotated[bool, typer.Option("--brain-only", help="comparison: the real pictures show no skull.")] = False,
 ) -> None:
     """Make seeded material with the truth known."""
     if n < 1:
@@ -192,13 +200,33 @@ def simulate(
         from data.simulated_orders import simulate_orders
 
         write_lines(simulate_orders(n, seed), out)
-    elif what == "studies":
+    elif what == "studies" and not recipe:
         from api.demo import simulated_study
 
         for i in progress(range(n), "studies"):
             simulated_study(seed + i, out / f"study_{seed + i:04d}")
+    elif what == "studies":
+        from data.simulate.files import write_case
+        from data.simulate.recipes import simulate as simulate_case
+
+        for i in progress(range(n), "studies"):
+            case = simulate_case(recipe, seed + i, anatomy=anatomy, held_out=held_out)
+            write_case(case, out / f"{recipe}_{seed + i:04d}", format)
+    elif what == "gallery":
+        from data.simulate.compare import gallery
+
+        gallery(out, anatomy, seed)
+    elif what == "comparison":
+        from data.simulate.compare import compare
+
+        if real is None or not recipe or not channel:
+            wrong_use("comparison takes --recipe, --channel and --real")
+        tiles = strip.split(":")
+        if len(tiles) != 2 or not all(t.isdigit() for t in tiles) or not 1 <= int(tiles[1]) <= int(tiles[0]):
+            wrong_use(f"--strip takes N:I, I from 1 to N, not '{strip}'")
+        print(json.dumps(compare(recipe, channel, real, out, n, seed, anatomy, (int(tiles[0]), int(tiles[1]) - 1), brain_only)))
     else:
-        wrong_use(f"'{what}' cannot be simulated; say orders or studies")
+        wrong_use(f"'{what}' cannot be simulated; say orders, studies, gallery or comparison")
 
 
 @app.command()

@@ -1,0 +1,41 @@
+"""`wetread simulate studies --recipe`: files and truth, and what is refused."""
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from api.cli import app
+from data.errors import SimulatorError
+
+
+def run(*words):
+    return CliRunner().invoke(app, ["simulate", *map(str, words)])
+
+
+def test_studies_of_a_recipe_are_written_with_their_truth(tmp_path):
+    done = run("studies", "--recipe", "tumour_type", "--count", 2, "--seed", 5, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    for seed in (5, 6):
+        folder = tmp_path / f"tumour_type_{seed:04d}"
+        assert {"MR.nii.gz", "mask_tumour.nii.gz", "truth.json", "order.jsonl"} <= {p.name for p in folder.iterdir()}
+        assert json.loads((folder / "truth.json").read_text())["category"] in ("glioma", "meningioma", "none", "pituitary")
+
+
+def test_dicom_is_written_a_folder_a_channel(tmp_path):
+    done = run("studies", "--recipe", "tumour_type", "-n", 1, "--format", "dicom", "--out", tmp_path)
+    assert done.exit_code == 0 and len(list((tmp_path / "tumour_type_0001/MR").glob("*.dcm"))) == 1
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (("--recipe", "tumor"), "recipe is 'tumor'"),
+    (("--recipe", "tumour_type", "--format", "mhd"), "format is 'mhd'"),
+    (("--recipe", "tumour_type", "--anatomy", "/nowhere"), "does not exist"),
+])
+def test_what_cannot_be_simulated_is_a_coded_error(tmp_path, words, says):
+    done = run("studies", *words, "-n", 1, "--out", tmp_path)
+    assert isinstance(done.exception, SimulatorError) and says in str(done.exception)
+
+
+@pytest.mark.parametrize("words", [("heads",), ("comparison", "--recipe", "t1_to_t2"), ("studies", "-n", 0)])
+def test_wrong_use_exits_with_two(tmp_path, words):
+    assert run(*words, "--out", tmp_path / "x").exit_code == 2
