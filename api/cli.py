@@ -130,24 +130,27 @@ def draft(
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="protocol, findings or report")],
+    name: Annotated[str, typer.Argument(help="protocol, findings, report, or a row of `wetread head`")],
     out: Annotated[Path | None, typer.Option(help="Folder for the model, its card and checkpoints; not with --from-store.")] = None,
     from_store: Annotated[bool, typer.Option("--from-store", help="protocol: learn from the desk's decisions; a new version below HOME.")] = False,
     data: Annotated[list[Path] | None, typer.Option(help="Your own material; default: what Wetread ships or simulates.")] = None,
-    base: Annotated[str | None, typer.Option(help="protocol: a Hugging Face model on disk or hub to start from.")] = None,
-    size: Annotated[int | None, typer.Option(help="findings: simulated studies; report: sentences an epoch.")] = None,
+    base: Annotated[str | None, typer.Option(help="protocol: a Hugging Face model on disk or hub to start from; heads: a head's folder.")] = None,
+    size: Annotated[int | None, typer.Option(help="findings, heads: simulated studies; report: sentences an epoch.")] = None,
     pictures: Annotated[Path | None, typer.Option(help="findings: a folder of real head CT pictures with labels.csv to mix in.")] = None,
     epochs: int | None = None,
     seed: int = 0,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
+    minutes: Annotated[float | None, typer.Option(help="heads: stop by the clock.")] = None,
+    frozen: Annotated[bool, typer.Option("--frozen", help="heads: keep the encoder of --base as it is.")] = False,
+    workers: Annotated[int | None, typer.Option(help="heads: processes that simulate.")] = None,
     home: Home = HOME,
     db: Database = None,
 ) -> None:
     """Train a model; the shipped one is never overwritten."""
-    from api.training import row_of, train_model, train_on_decisions
+    from api.training import known, train_model, train_on_decisions
 
-    row_of(name)            # an unknown model is named before anything else is asked for
+    known(name)             # an unknown model is named before anything else is asked for
     if from_store:
         if name != "protocol":
             wrong_use("--from-store goes with protocol: the desk decides on nothing else")
@@ -155,27 +158,56 @@ def train(
         return
     if out is None:
         wrong_use("give --out FOLDER for the model, or --from-store")
-    train_model(name, out, data=data, base=base, size=size, pictures=pictures, epochs=epochs, seed=seed, device=device_name(device), resume=resume)
+    train_model(name, out, data=data, base=base, size=size, pictures=pictures, epochs=epochs, seed=seed, device=device_name(device), resume=resume,
+                minutes=minutes, frozen=frozen or None, workers=workers)
 
 
 @app.command()
 def evaluate(
-    name: Annotated[str, typer.Argument(help="protocol, findings or report")],
-    out: Annotated[Path | None, typer.Option(help="Folder for figures, plots and the model card.")] = None,
+    name: Annotated[str, typer.Argument(help="protocol, findings, report, or a row of `wetread head`")],
+    out: Annotated[Path | None,
+                   typer.Option(help="Folder for figures, plots and the model card; heads: with weights in it, those are measured.")] = None,
     data: Annotated[list[Path] | None, typer.Option(help="Your own material; default: what Wetread ships or simulates.")] = None,
     epochs: int | None = None,
     authors: Annotated[str | None, typer.Option(help="protocol: letters of the authors to leave out in turn; default all.")] = None,
-    size: Annotated[int | None, typer.Option(help="findings, report: held-out simulated studies.")] = None,
+    size: Annotated[int | None, typer.Option(help="findings, report, heads: held-out simulated studies.")] = None,
     pictures: Annotated[Path | None, typer.Option(help="findings: a folder of real head CT pictures with labels.csv.")] = None,
     seed: int | None = None,
     device: Device = "auto",
+    workers: Annotated[int | None, typer.Option(help="heads: processes that simulate.")] = None,
 ) -> None:
     """Measure a model beside its floors; prints JSON, writes plots and the model card."""
     from api.training import evaluate_model
 
     figures = evaluate_model(name, out, data=data, epochs=epochs, authors=authors, size=size, pictures=pictures, seed=seed,
-                             device=device_name(device))
+                             device=device_name(device), workers=workers)
     print(json.dumps(figures, indent=2))
+
+
+@app.command()
+def head(
+    name: Annotated[str | None, typer.Argument(help="A head; without one all are listed with their figures.")] = None,
+    inputs: Annotated[list[str] | None, typer.Argument(help="DICOM, NIfTI, .npz or JSON; NAME=FILE for a head of several channels.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for maps and results; one folder below it a patient.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Folder of weights; default: the shipped ones.")] = None,
+    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also a map of how much eight passes with dropout differ.")] = False,
+    form: Annotated[str, typer.Option("--format", help="Of the list: text, json or markdown.")] = "text",
+    device: Device = "auto",
+) -> None:
+    """List the imaging heads, or run one: masks, images and measures. Not a medical device."""
+    from api.heads import as_lines, as_table, list_heads, run_head
+
+    if form not in ("text", "json", "markdown"):
+        wrong_use(f"--format takes text, json or markdown, not '{form}'")
+    if name is None and form == "json":
+        write_lines(list_heads(), out)
+        return
+    if name is None:
+        sys.stdout.write((as_lines if form == "text" else as_table)(list_heads()))
+        return
+    if not inputs or out is None:
+        wrong_use("give NAME INPUT… --out OUT; `wetread head` alone lists the heads")
+    write_lines(run_head(name, inputs, out, device_name(device), model, 8 if uncertainty else 0), None)
 
 
 @app.command()

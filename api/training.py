@@ -1,4 +1,5 @@
-"""`wetread train` and `wetread evaluate`: one row a model, the progress shown on a terminal or as JSON lines."""
+"""`wetread train` and `wetread evaluate`: one row a model, or a row of HEADS; the progress shown on a terminal or as JSON lines."""
+import datetime
 import getpass
 import json
 import os
@@ -16,16 +17,51 @@ MODELS: dict[str, tuple[str, str, str, str, tuple[str, ...]]] = {
     "findings": ("vision.train_findings", "vision.evaluate_findings", "studies", "studies", ("authors", "epochs")),
     "report": ("vision.train_report", "vision.evaluate_report", "graphs", "studies", ("authors", "epochs", "pictures")),
 }
+HEAD_REFUSED = ("authors", "pictures")      # options that the heads of vision.heads.HEADS have no use for
 
 
 def train_model(name: str, out: Path, **options: Any) -> None:
     """Train into `out`; never over the shipped models."""
-    program, _, size_name, _, _ = row_of(name)
     shipped = (Path(__file__).parent.parent / "data" / "models").resolve()
     if shipped in (out.resolve(), *out.resolve().parents):
         raise InputError(f"--out {out} lies in the shipped models; train into another folder and promote it by hand")
+    if name not in MODELS:
+        train_head(name, out, **options)
+        return
+    program, _, size_name, _, _ = row_of(name)
+    options = {k: v for k, v in options.items() if k not in ("minutes", "frozen", "workers") or v}
+    for option in ("minutes", "frozen", "workers"):
+        if option in options:
+            raise InputError(f"--{option} has no meaning for {name}; leave it out")
     taken = ("pictures",) if name == "report" else ("size", "pictures") if name == "protocol" else ()
     import_module(program).main(out=out, report=reporter(), **given(name, options, size_name, taken))
+
+
+def train_head(name: str, out: Path, **options: Any) -> None:
+    """A row of HEADS; one that is part of another model says which."""
+    from vision.heads import head_named
+
+    head = head_named(name)
+    if head.programs:
+        if head.weights and head.programs[0]:
+            raise InputError(f"{name} is part of the {head.weights} model; run `wetread train {head.weights}`")
+        raise InputError(f"{name} has nothing to train; run `wetread evaluate {name}`")
+    base = options.pop("base", None)
+    asked = given(name, options, "size", HEAD_REFUSED)
+    import_module("vision.train_head").main(name, out=out, report=reporter(), base=Path(base) if base else None, **asked)
+
+
+def evaluate_head(name: str, out: Path | None, **options: Any) -> dict[str, Any]:
+    from vision.heads import head_named
+
+    head = head_named(name)
+    if head.programs and head.weights and head.programs[0]:
+        raise InputError(f"{name} is part of the {head.weights} model; run `wetread evaluate {head.weights}`")
+    asked = given(name, options, "size", HEAD_REFUSED)
+    program = head.programs[1] if head.programs else "vision.evaluate_head"
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    figures: dict[str, Any] = import_module(program).main(name, out=out, report=reporter(), date=date, **asked)
+    return figures
 
 
 def train_on_decisions(home: Path, db: str | None, **options: Any) -> str:
@@ -54,14 +90,27 @@ def train_on_decisions(home: Path, db: str | None, **options: Any) -> str:
 
 
 def evaluate_model(name: str, out: Path | None, **options: Any) -> dict[str, Any]:
+    if name not in MODELS:
+        return evaluate_head(name, out, **options)
+    if options.pop("workers", None):
+        raise InputError(f"--workers has no meaning for {name}; leave it out")
     _, program, _, size_name, refused = row_of(name)
     figures: dict[str, Any] = import_module(program).main(out=out, report=reporter(), **given(name, options, size_name, refused))
     return figures
 
 
+def known(name: str) -> None:
+    """Raises InputError for a name that is neither a model's nor a head's."""
+    if name not in MODELS:
+        from vision.heads import HEADS
+
+        if name not in HEADS:
+            raise InputError(f"NAME is '{name}', expected one of {', '.join((*MODELS, *HEADS))}")
+
+
 def row_of(name: str) -> tuple[str, str, str, str, tuple[str, ...]]:
     if name not in MODELS:
-        raise InputError(f"NAME is '{name}', expected one of {', '.join(MODELS)}")
+        raise InputError(f"NAME is '{name}', expected one of {', '.join(MODELS)}, or a head of `wetread head`")
     return MODELS[name]
 
 

@@ -74,3 +74,7 @@ class StudyRefused(WetreadError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class OutputError(WetreadError):
+    code = "E116"       # a file or folder cannot be written: disk full, no right to

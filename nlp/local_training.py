@@ -14,7 +14,7 @@ from data.model_files import load_model
 from data.orders import Labelled, read_authored
 from data.records import Suggestion
 from nlp.calibrate import fit, urgent_rates
-from nlp.classifier import Classifier, Models, Reader, Told
+from nlp.classifier import Classifier, Models, Reader, Said, Told
 from nlp.ranking_metrics import figures_of
 from nlp.suggest import Suggester
 from nlp.train_protocol import Places, assembled, learn_words, protocols_of, publish
@@ -48,20 +48,21 @@ def train_local(orders: list[Labelled], shipped: Path, out: Path, report: Callab
     for half in (0, 1):
         test, teach = np.flatnonzero(halves == half), np.flatnonzero(halves != half)
         models = Models(reader, *learn_words(rows, weighted(teach, others), places, protocols)[:2], protocols)
-        parts.append((test, models([rows[i].order for i in test], [places.seen[i] for i in test])))
+        said = models([rows[i].order for i in test], [places.seen[i] for i in test])
+        parts.append((test, Told(said, protocols, models.linear, models.neighbours)))
         report(half + 1, 3, stage="half of the local orders held out")
     rates = urgent_rates(rows, protocols)
     as_shipped = current.ranker, current.calibration | {"urgent_rates": rates}
     answers: dict[int, Suggestion] = {}
-    for (test, said), (other, other_said) in (parts, parts[::-1]):
-        fitted = fit([rows[i] for i in other], other_said, protocols, rates, book) if n >= CALIBRATE_MIN else as_shipped
-        candidate = Classifier(Told(said, protocols, current.models.linear, current.models.neighbours), *fitted, "candidate")
+    for (test, told), (other, told_other) in (parts, parts[::-1]):
+        fitted = fit([rows[i] for i in other], told_other.said, protocols, rates, book) if n >= CALIBRATE_MIN else as_shipped
+        candidate = Classifier(told, *fitted, "candidate")
         answers |= zip(test.tolist(), Suggester(book, candidate).suggest_many([rows[i].order for i in test]), strict=True)
     linear, neighbours, tensors = learn_words(rows, weighted(np.arange(n), others), places, protocols)
     report(3, 3, stage="all orders")
     if n >= CALIBRATE_MIN:
         order = np.argsort(np.concatenate([test for test, _ in parts]))
-        said = parts[0][1].joined([one for _, one in parts]).take(order)
+        said = Said.joined([told.said for _, told in parts]).take(order)
         fitted = fit(local, said, protocols, rates, book)
     else:
         fitted = as_shipped

@@ -18,7 +18,7 @@ from data.model_files import MODELS, load_model, save_model
 from data.records import Volume
 from data.simulator import TYPES, list_anatomies, simulate_head_ct
 from vision.encoder import Encoder, EncoderConfig
-from vision.heads import HEADS
+from vision.heads.parts import PARTS
 from vision.picture_net import PictureNet
 from vision.train_pictures import BODY_STEPS, FOLDS, HELD_OUT_FOLD, JUDGE_STEPS, all_on_grid, learn_body, move, spoil, train_judge
 from vision.transforms import FIELD_MM, PICTURE_HEAD, SIZE, WINDOWS, grid_for, to_grid, window
@@ -36,7 +36,7 @@ class FindingNet(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.encoder = Encoder(config)
-        self.heads = nn.ModuleDict({name: HEADS[name](config.channels_out, outputs) for name, outputs in OUTPUTS.items()})
+        self.heads = nn.ModuleDict({name: PARTS[name](config.channels_out, outputs) for name, outputs in OUTPUTS.items()})
 
     def forward(self, image: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         features = self.encoder(image)

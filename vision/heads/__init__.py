@@ -1,14 +1,180 @@
-"""Every head: (channels of the fine and deep grid, outputs) -> module mapping Features to its answer, one row each."""
+"""Every imaging head, one row each: what it reads, what it answers, how it learns, what it is measured against."""
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from torch import nn
+from data.errors import InputError
+from data.model_files import MODELS
+from data.simulate.case import STRUCTURES
+from vision.heads import floors
 
-from vision.heads.classify import Classify
-from vision.heads.midline import Midline
-from vision.heads.segment import Segment
+WEIGHTS = MODELS / "heads"
 
-HEADS: dict[str, Callable[[tuple[int, int], int], nn.Module]] = {
-    "classify": Classify,       # findings present or absent in a slice, (B, outputs) logits
-    "segment": Segment,         # outlines at full size, (B, outputs, H, W) logits, not exclusive
-    "midline": Midline,         # outside, image-left, image-right half of the brain, (B, outputs, H/2, W/2) logits, exclusive
-}
+
+@dataclass(frozen=True)
+class Head:
+    """A row. Channels and outputs are named as in `data.simulate.recipes.RECIPES`.
+
+    task decides how a case is drawn, learnt and scored (vision.heads.tasks.TASKS):
+        outline    one mask an output, or one class a point where `exclusive`
+        detect     as outline in two stages: candidates, then a judge of each
+        image      one image an output, from `start` on where the answer is a change of an input
+        category   one class a volume
+        volumes    one class a patient, from volumes, age and sex
+        rebuild    an image from raw data, one output an undersampling
+        series     the networks in a time series
+        program    has programs of its own, named in `programs`
+    """
+
+    name: str
+    what: str
+    task: str
+    recipe: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    metric: str                         # key of the figure that stands for the row
+    bar: str
+    published: str = ""                 # figure of the 2018 review or the set's own baseline, with its source
+    floor: Callable[..., Any] | None = None
+    floor_name: str = ""
+    also: tuple[tuple[str, Callable[..., Any]], ...] = ()      # further methods to compare with
+    modality: str = "MR"
+    network: str = "unet"
+    width: int = 12
+    loss: str = "cross-entropy+dice"
+    exclusive: bool = False
+    start: str = ""                     # image: the input the answer is a change of
+    series: int = 1                     # maps in a channel that is a series
+    better: str = "higher"              # of `metric`
+    options: dict[str, Any] = field(default_factory=dict)      # keywords of the recipe
+    real: str = ""                      # reader of real images in data.head_images.READERS, "" where there is none
+    programs: tuple[str, str] | None = None     # (training, evaluation) of a row with programs of its own
+    weights: str = ""                   # folder under data/models of such a row
+
+    @property
+    def folder(self) -> Path:
+        """Where the shipped weights and figures lie."""
+        return MODELS / self.weights if self.weights else WEIGHTS / self.name
+
+
+REVIEW = "2018 review"
+SENSING = (("compressed sensing (total variation)", floors.compressed_sensing),)
+FINDINGS = {"task": "program", "programs": ("vision.train_findings", "vision.evaluate_findings"), "weights": "findings", "modality": "CT",
+            "network": "encoder and picture net", "loss": "cross-entropy+dice"}
+
+ROWS = (
+    # ---------------------------------------------------------------- CT
+    Head("ct_haemorrhage", "haemorrhage present in a head CT, and its kind", recipe="ct_haemorrhage", inputs=("CT",),
+         outputs=("epidural", "subdural", "subarachnoid", "intraparenchymal", "intraventricular"), metric="auc",
+         bar="real, simulation and real pictures: AUC >= 0.99; simulation alone >= 0.97", published=f"98 % of 20 cases, transfer from 80 ({REVIEW})",
+         floor_name="mean grey", **FINDINGS),
+    Head("ct_haemorrhage_outlines", "outlines of the blood on head CT, mL by kind", recipe="ct_haemorrhage", inputs=("CT",),
+         outputs=("epidural", "subdural", "subarachnoid", "intraparenchymal", "intraventricular"), metric="dice", bar="simulated Dice >= 0.88 each",
+         **FINDINGS),
+    Head("perihaematomal_oedema", "oedema around an intraparenchymal haematoma on CT, mL", "outline", "ct_oedema", ("CT",), ("oedema",), "dice",
+         "real phe_sich Dice >= 0.55 by patient", "Dice 0.39 (PHE-SICH-CT-IDS repository)", floors.threshold, "a threshold", modality="CT",
+         real="phe_sich"),
+    Head("ct_classes", "normal ageing, a lesion or the Alzheimer pattern on CT", "category", "ct_classes", ("CT",),
+         ("normal ageing", "lesion", "alzheimer"), "accuracy", ">= 0.93 simulated", f"88 % ({REVIEW})", floors.grey_levels,
+         "grey levels, logistic regression",
+         modality="CT", network="slices", loss="cross-entropy"),
+    Head("low_dose_ct", "noise taken out of a low-dose CT", "image", "low_dose_ct", ("LOW_DOSE",), ("FULL_DOSE",), "ssim",
+         "better than non-local means", "", floors.non_local_means, "non-local means", modality="CT", loss="l1+ssim", start="LOW_DOSE"),
+    # ---------------------------------------------------------------- tumours, lesions
+    Head("tumour_type", "glioma, meningioma, pituitary tumour or none on one MR picture: a demonstration, 'none' is readable from the sequence",
+         "category", "tumour_type", ("MR",), ("glioma", "meningioma", "none", "pituitary"), "accuracy", "real tumor4 by group: >= 0.92",
+         "small CNN 0.76-0.83", floors.grey_levels, "grey levels, logistic regression", network="slices", loss="cross-entropy", real="tumor4"),
+    Head("tumour_segmentation", "whole tumour, core and enhancing part on MR, mL", "outline", "tumour_segmentation", ("T1", "T1CE", "T2", "FLAIR"),
+         ("whole", "core", "enhancing"), "dice", "simulated Dice >= 0.90 / 0.85 / 0.82", f"0.72-0.87 ({REVIEW})", floors.threshold, "a threshold"),
+    Head("flair_lesions", "lesion on FLAIR, mL", "outline", "flair_lesions", ("FLAIR",), ("lesion",), "dice",
+         "real lgg_flair, 5 folds by patient: Dice >= 0.88; simulation only >= 0.65", f"0.88 ({REVIEW}); small U-Net 0.78", floors.threshold,
+         "a threshold",
+         real="lgg_flair"),
+    Head("microbleeds", "microbleeds on SWI, counted", "detect", "microbleeds", ("SWI",), ("microbleed",), "sensitivity",
+         ">= 0.95 at <= 1 false positive a subject, mimics included", f"93 % at 3 false positives a subject ({REVIEW})", floors.dark_spots,
+         "dark round spots",
+         network="two stages"),
+    # ---------------------------------------------------------------- stroke
+    Head("dwi_infarct", "acute infarct on DWI, mL, in two stages", "detect", "dwi_infarct", ("DWI", "ADC"), ("infarct",), "dice",
+         "simulated: 0.97 detected, Dice >= 0.80", f"94 % detected, Dice 0.67 ({REVIEW})", floors.threshold, "a threshold", network="two stages"),
+    Head("final_infarct_untreated", "final infarct from DWI and perfusion if the vessel is not reopened, mL", "outline", "final_infarct",
+         ("DWI", "ADC", "CBF", "CBV", "MTT", "TMAX"), ("final_untreated",), "dice", "better than the mismatch rule",
+         f"better than the mismatch rule and a shallow network ({REVIEW})", floors.mismatch, "Tmax > 6 s"),
+    Head("final_infarct_treated", "final infarct from DWI and perfusion if the vessel is reopened, mL", "outline", "final_infarct",
+         ("DWI", "ADC", "CBF", "CBV", "MTT", "TMAX"), ("final_treated",), "dice", "better than the mismatch rule",
+         f"better than the mismatch rule and a shallow network ({REVIEW})", floors.mismatch, "ADC < 620e-6 mm2/s"),
+    # ---------------------------------------------------------------- anatomy, populations
+    Head("structures", "grey and white matter, CSF, ventricles, deep nuclei, hippocampus on any MR contrast, mL", "outline", "structures", ("IMAGE",),
+         STRUCTURES[1:], "dice", "simulated Dice >= 0.90", "", floors.brightness_classes, "brightness classes", exclusive=True, width=16),
+    Head("ad_stages", "normal, stable MCI, converting MCI or Alzheimer's disease on T1", "category", "ad_classes", ("T1",),
+         ("normal", "mci_stable", "mci_converter", "alzheimer"), "accuracy", "better than volumes alone",
+         f"AUC 0.97 / 63 % / 54 % for 2 / 3 / 4 classes ({REVIEW})",
+         floors.volume_regression, "volumes, logistic regression", network="slices", loss="cross-entropy"),
+    Head("ad_volumes", "normal, stable MCI, converting MCI or Alzheimer's disease from volumes, age and sex", "volumes", "ad_classes", (),
+         ("normal", "mci_stable", "mci_converter", "alzheimer"), "accuracy", "real OASIS-1, dementia or not: AUC >= 0.725",
+         "AUC 0.725 (OASIS-1, volumes and age)",
+         floors.volume_regression, "volumes, logistic regression", network="clinical", loss="cross-entropy", real="oasis"),
+    Head("schizophrenia_pattern", "schizophrenia-like pattern of brain shape on T1: of a group, weak in one person", "category",
+         "schizophrenia_pattern",
+         ("T1",), ("control", "schizophrenia"), "auc", "better than volumes alone", f"named in the {REVIEW}, no figure", floors.volume_regression,
+         "volumes, logistic regression", network="slices", loss="cross-entropy"),
+    Head("huntington_pattern", "Huntington-like striatal atrophy on T1", "category", "huntington_pattern", ("T1",),
+         ("control", "premanifest", "manifest"),
+         "accuracy", "better than volumes alone", f"named in the {REVIEW}, no figure", floors.volume_regression, "volumes, logistic regression",
+         network="slices", loss="cross-entropy"),
+    Head("fmri_networks", "resting networks by an autoencoder of the next time point", "series", "fmri_networks", ("BOLD",), ("networks",),
+         "map_correlation",
+         "better than ICA", f"named in the {REVIEW}, no figure", floors.independent_components, "ICA (scikit-learn)", network="next time point",
+         loss="mse"),
+    # ---------------------------------------------------------------- image to image
+    Head("asl_boost", "six ASL repetitions' quality from one, with PD and T2", "image", "asl_boost", ("ASL", "PD", "T2"), ("ASL_SIX",),
+         "rmse_percent",
+         "error by 2.7 times or more", f"29.3 % -> 10.8 % ({REVIEW})", floors.as_it_is, "one repetition", loss="l1+ssim", start="ASL",
+         better="lower"),
+    Head("super_resolution", "a high-resolution MR image from a low-resolution one", "image", "super_resolution", ("LOW",), ("HIGH",), "ssim",
+         "better than bicubic", "", floors.bicubic, "bicubic", loss="l1+ssim", start="LOW",
+         also=(("sinc, as the scanner lays it", floors.as_it_is),)),
+    Head("seven_tesla", "a 7T-like T1 from one at 3T", "image", "seven_tesla", ("T1_3T",), ("T1_7T",), "ssim", "better than the best voxel-wise map",
+         "",
+         floors.voxel_regression, "voxel-wise regression", loss="l1+ssim+adversarial", start="T1_3T"),
+    Head("dti_few_directions", "FA and MD from six diffusion directions", "image", "dti_few_directions", ("DIFFUSION",), ("FA", "MD"), "rmse_fa",
+         "FA RMSE <= 0.13 on dipy's real crops", "least squares 0.264 (dipy small_64D, 6 directions)", floors.tensor_fit, "least squares tensor",
+         loss="l1",
+         series=7, options={"directions": 6}, better="lower"),
+    Head("t1_to_t2", "a T2-like image from T1", "image", "t1_to_t2", ("T1",), ("T2",), "ssim", "better than the best voxel-wise map", "",
+         floors.voxel_regression, "voxel-wise regression", loss="l1+ssim"),
+    Head("t2_to_t1", "a T1-like image from T2", "image", "t1_to_t2", ("T2",), ("T1",), "ssim", "better than the best voxel-wise map", "",
+         floors.voxel_regression, "voxel-wise regression", loss="l1+ssim"),
+    Head("t1_to_flair", "a FLAIR-like image from T1 before and after gadolinium", "image", "flair_lesions", ("T1", "T1CE"), ("FLAIR",), "ssim",
+         "real lgg_flair: Dice of flair_lesions on it >= 0.75 of that on the real one", "", floors.voxel_regression, "voxel-wise regression",
+         loss="l1+ssim+adversarial", real="lgg_flair"),
+    Head("mr_to_ct", "a CT-like image from T1 and T2, HU", "image", "mr_to_ct", ("T1", "T2"), ("CT",), "mae", "better than the best voxel-wise map",
+         "",
+         floors.voxel_regression, "voxel-wise regression", loss="l1", better="lower"),
+    Head("mr_to_pet", "an FDG-PET-like image from T1 and FLAIR, SUVR", "image", "mr_to_pet", ("T1", "FLAIR"), ("PET",), "rmse_percent",
+         "better than the best voxel-wise map", "", floors.voxel_regression, "voxel-wise regression", loss="l1+ssim", better="lower"),
+    # ---------------------------------------------------------------- raw data
+    Head("reconstruction_cartesian", "an image from 4 and 8 times fewer Cartesian lines, several coils", "rebuild", "reconstruction_cartesian",
+         ("kspace",),
+         ("4x", "8x"), "ssim", "better than zero-filled, compressed sensing and U-Net", "", floors.zero_filled, "zero-filled", network="unrolled",
+         loss="l1+ssim", also=SENSING),
+    Head("reconstruction_radial", "an image from few radial spokes, several coils", "rebuild", "reconstruction_radial", ("kspace",), ("radial",),
+         "ssim",
+         "better than gridding, compressed sensing and U-Net", "", floors.zero_filled, "gridding", network="unrolled", loss="l1+ssim", also=SENSING),
+    Head("reconstruction_spiral", "an image from few spiral arms, several coils", "rebuild", "reconstruction_spiral", ("kspace",), ("spiral",),
+         "ssim",
+         "better than gridding, compressed sensing and U-Net", "", floors.zero_filled, "gridding", network="unrolled", loss="l1+ssim", also=SENSING),
+    # ---------------------------------------------------------------- what is done with them
+    Head("triage", "a replayed reading day: how long a critical study waits", "program", "triage", (), ("minutes to a critical study",),
+         "minutes_saved",
+         "shorter than first in, first out", "", floor_name="first in, first out", modality="", network="none", loss="none",
+         programs=("", "vision.triage")),
+)
+HEADS = {row.name: row for row in ROWS}
+
+
+def head_named(name: str) -> Head:
+    if name not in HEADS:
+        raise InputError(f"NAME is '{name}', expected one of {', '.join(HEADS)}")
+    return HEADS[name]

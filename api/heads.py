@@ -1,0 +1,184 @@
+"""`wetread head`: the list of all heads with their figures, and one head on a patient's images."""
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import ImageError, InputError
+from data.images import open_study
+from data.records import Study, Volume
+
+LIST_WIDTH = 46
+
+
+def list_heads() -> list[dict[str, Any]]:
+    """One row a head: bar, measured figures, floor, date, command."""
+    from vision.heads import HEADS
+
+    return [row_of(head) for head in HEADS.values()]
+
+
+def row_of(head: Any) -> dict[str, Any]:
+    figures = figures_of(head)
+    measured = {name: part["head"].get(head.metric) for name, part in figures.items() if isinstance(part, dict) and "head" in part}
+    floor = next((part["floors"] for part in figures.values() if isinstance(part, dict) and part.get("floors")), {})
+    return {"name": head.name, "what": head.what, "bar": head.bar, "published": head.published, "metric": head.metric,
+            "measured": {name: value for name, value in measured.items() if value}, "floor": {k: v.get(head.metric) for k, v in floor.items()},
+            "date": figures.get("date", ""), "command": figures.get("command") or f"wetread evaluate {head.weights or head.name}"}
+
+
+def figures_of(head: Any) -> dict[str, Any]:
+    """figures.json beside the weights; those of the head CT model stand in its card."""
+    path = head.folder / ("card.json" if head.weights else "figures.json")
+    if not path.exists():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text())
+    return findings_figures(head.name, found["figures"]) if head.weights else found
+
+
+def findings_figures(name: str, card: dict[str, Any]) -> dict[str, Any]:
+    """The rows that are parts of the head CT model, from its card."""
+    simulated, folds = card.get("simulated, held-out heads", {}), card.get("picture net, five folds", {}).get("head_ct", {})
+    if name == "ct_haemorrhage_outlines":
+        dice = {f"dice {kind}": [value] for kind, value in simulated.get("dice", {}).items() if kind != "fracture"}
+        return {"simulated": {"head": {"dice": [float(np.mean([v[0] for v in dice.values()]))], **dice}}} if dice else {}
+    found: dict[str, Any] = {}
+    if folds:
+        floor = {"mean grey": {"auc": [folds["floor_auc_mean_grey"]]}}
+        found["real head_ct, five folds"] = {"head": {"auc": [folds["auc"], *folds["auc_95"]]}, "floors": floor}
+    whole = card.get("simulated", {}).get("findings", {}).get("intracranial_haemorrhage")
+    return found | ({"simulated": {"head": {"auc": [whole["auc"]]}}} if whole else {})
+
+
+def as_lines(rows: list[dict[str, Any]]) -> str:
+    def short(value: list[float] | None) -> str:
+        return f"{value[0]:.3g}" if value else "-"
+
+    lines = []
+    for row in rows:
+        measured = "; ".join(f"{name}: {short(value)}" for name, value in row["measured"].items()) or "not trained yet"
+        floor = "; ".join(f"{name} {short(value)}" for name, value in row["floor"].items()) or "-"
+        lines += [f"{row['name']}  {row['what']}", f"    bar       {row['bar']}" + (f" (published: {row['published']})" if row["published"] else ""),
+                  f"    measured  {row['metric']}: {measured}", f"    floor     {floor}", f"    command   {row['command']}  {row['date']}"]
+    return "\n".join(lines) + "\n"
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """The table of docs/heads.md."""
+    def cell(value: list[float] | None) -> str:
+        return "-" if not value else f"{value[0]:.3g}" + (f" [{value[1]:.3g}, {value[2]:.3g}]" if len(value) > 2 else "")
+
+    lines = ["| head | bar | published | figure | measured | floor | date |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        measured = "<br>".join(f"{name}: {cell(value)}" for name, value in row["measured"].items()) or "not trained yet"
+        floor = "<br>".join(f"{name}: {cell(value)}" for name, value in row["floor"].items()) or "-"
+        lines.append(f"| `{row['name']}`: {row['what']} | {row['bar']} | {row['published'] or '-'} | {row['metric']} | {measured} | {floor} | "
+                     f"{row['date'] or '-'} |")
+    return "\n".join(lines) + "\n"
+
+
+def run_head(name: str, inputs: list[str], out: Path, device: str = "cpu", folder: Path | None = None, draws: int = 0) -> list[dict[str, Any]]:
+    """One line of results a patient; maps are written below `out`. Raises coded errors."""
+    from vision.apply_head import HeadModel
+
+    model = HeadModel.load(name, folder, device)
+    lines = []
+    for label, given, numbers, path in patients(model.head, inputs):
+        place = out / label
+        place.mkdir(parents=True, exist_ok=True)
+        answer = model.apply(given, numbers, draws)
+        files = write_maps(answer, next(iter(given.values()), None), place)
+        if path is not None and answer.masks and is_dicom(path) and any(mask.any() for mask in answer.masks.values()):
+            from api.dicom.seg import write_segmentation
+
+            write_segmentation(next(iter(given.values())), answer.masks, path, place / f"{name}.dcm", name, model.config["version"])
+            files.append(f"{name}.dcm")
+        line = {"input": label, "head": name, "model": model.config["version"], "measures": answer.measures, "notes": answer.notes, "files": files}
+        (place / "result.json").write_text(json.dumps(line, indent=1) + "\n")
+        lines.append(line)
+    return lines
+
+
+def patients(head: Any, inputs: list[str]) -> list[tuple[str, dict[str, Volume], dict[str, Any], Path | None]]:
+    """(label, channels, numbers, where from) of each patient: a head of one input takes one file a patient, any other all its inputs of one."""
+    named = []
+    for text in inputs:
+        name, given, rest = text.partition("=")
+        named.append((name, Path(rest)) if given and not Path(text).exists() else ("", Path(text)))
+    for _, path in named:
+        if not path.exists():
+            raise InputError(f"{path} does not exist; give a file or folder that does")
+    if head.task in ("volumes", "rebuild"):
+        return [(label_of(path), {}, numbers_of(path), None) for _, path in named]
+    if len(head.inputs) == 1:
+        return [(label_of(path), {head.inputs[0]: volume}, numbers, path) for _, path in named for volume, numbers in [channel(path)]]
+    if len(named) == 1 and not named[0][0] and named[0][1].suffix != ".npz":
+        return [(label_of(named[0][1]), by_description(head, open_study(named[0][1])), {}, named[0][1])]
+    if len(named) != len(head.inputs):
+        raise InputError(f"{head.name} takes {len(head.inputs)} inputs ({', '.join(head.inputs)}), {len(named)} are given; give each as NAME=FILE")
+    names = [name or head.inputs[i] for i, (name, _) in enumerate(named)]
+    return [(label_of(named[0][1]), {name: channel(path)[0] for name, (_, path) in zip(names, named, strict=True)}, {}, named[0][1])]
+
+
+def channel(path: Path) -> tuple[Volume, dict[str, Any]]:
+    """A volume from DICOM, NIfTI, a picture, or .npz (pixels, spacing_mm, and what else the head asks for)."""
+    if path.suffix == ".npz":
+        numbers = numbers_of(path)
+        if "pixels" not in numbers:
+            raise InputError(f"{path.name} holds {', '.join(numbers)}, expected pixels (slices, rows, columns) or (n, slices, rows, columns)")
+        pixels = np.asarray(numbers.pop("pixels"), np.float32)
+        if pixels.ndim not in (3, 4):
+            raise InputError(f"pixels in {path.name} have {pixels.ndim} axes, expected 3 or 4")
+        spacing = tuple(float(v) for v in numbers.pop("spacing_mm", (1.0, 1.0, 1.0)))
+        ct = str(numbers.pop("modality", "")) == "CT"
+        return Volume(pixels, spacing, None, modality="CT" if ct else "MR", units="HU" if ct else ""), numbers  # type: ignore[arg-type]
+    volumes = open_study(path).volumes
+    if len(volumes) != 1:
+        raise InputError(f"{path.name} holds {len(volumes)} series, expected one; give the folder of one series")
+    return volumes[0], {}
+
+
+def numbers_of(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, UnicodeDecodeError) as error:
+        raise ImageError(f"{path.name} is no readable {path.suffix or 'file'} ({type(error).__name__}); give .npz arrays or a JSON object") from None
+
+
+def by_description(head: Any, study: Study) -> dict[str, Volume]:
+    """Series of a study by the channel names in their descriptions, the longest name first, so that T1CE is not taken for T1."""
+    left, found = list(study.volumes), {}
+    for name in sorted(head.inputs, key=len, reverse=True):
+        own = [v for v in left if name.lower() in v.sequence.lower().replace(" ", "").replace("_", "")]
+        if len(own) != 1:
+            raise InputError(f"{len(own)} series of the study are called {name}, expected one; give each as NAME=FOLDER")
+        found[name] = own[0]
+        left.remove(own[0])
+    return found
+
+
+def write_maps(answer: Any, like: Volume | None, place: Path) -> list[str]:
+    from data.head_images import write_nifti
+
+    affine = like.affine if like is not None else None
+    if affine is None and like is not None and like.spacing_mm:
+        affine = np.diag([*like.spacing_mm[::-1], 1.0])
+    files = []
+    for kind, maps in (("", answer.masks), ("", answer.images), ("_uncertainty", answer.uncertainty)):
+        for name, values in maps.items():
+            files.append(f"{name.replace(' ', '_')}{kind}.nii.gz")
+            write_nifti(place / files[-1], values, affine)
+    return files
+
+
+def is_dicom(path: Path) -> bool:
+    return path.is_dir() or not path.name.lower().endswith((".nii", ".nii.gz", ".npz", ".png", ".jpg", ".jpeg", ".json"))
+
+
+def label_of(path: Path) -> str:
+    name = path.name.removesuffix(".gz")
+    return next((name.removesuffix(end) for end in (".nii", ".npz", ".json", ".png", ".jpg", ".jpeg", ".dcm") if name.endswith(end)), name)

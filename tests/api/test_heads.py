@@ -1,0 +1,114 @@
+"""`wetread head`: the list, one head on files, and errors without a traceback."""
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from pydicom import dcmread
+from typer.testing import CliRunner
+
+from api.cli import app
+from api.heads import as_table, list_heads, patients, run_head
+from api.training import evaluate_model, train_model
+from data.errors import ImageError, InputError, ModelError, WetreadError
+from data.head_images import write_nifti
+from data.simulator import simulate_head_ct, write_dicom
+from tests.vision.heads_material import tiny_examples
+from vision import train_head
+from vision.heads import HEADS
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Folders of barely trained heads."""
+    epoch, train_head.EPOCH = train_head.EPOCH, 2
+    try:
+        place = tmp_path_factory.mktemp("heads")
+        for name in ("flair_lesions", "perihaematomal_oedema", "dwi_infarct", "t1_to_t2"):
+            train_head.main(name, out=place / name, epochs=1,
+                            examples={split: tiny_examples(HEADS[name], 2, seed) for seed, split in enumerate(("train", "validation"))})
+        return place
+    finally:
+        train_head.EPOCH = epoch
+
+
+@pytest.fixture
+def flair(tmp_path):
+    path = tmp_path / "flair.nii.gz"
+    write_nifti(path, np.random.default_rng(0).uniform(50, 200, (5, 36, 40)).astype(np.float32), np.diag([2.0, 2.0, 4.0, 1.0]))
+    return path
+
+
+def test_every_row_is_listed_with_its_bar_figure_floor_and_command():
+    rows = list_heads()
+    assert [row["name"] for row in rows] == list(HEADS)
+    assert all(row["bar"] and row["command"].startswith("wetread evaluate ") for row in rows)
+    done = CliRunner().invoke(app, ["head"])
+    assert done.exit_code == 0 and all(name in done.output for name in HEADS)
+
+
+def test_the_table_in_the_docs_is_what_the_command_prints():
+    assert as_table(list_heads()) in (ROOT / "docs/heads.md").read_text()
+
+
+def test_a_nifti_comes_back_as_a_mask_on_its_own_grid(weights, flair, tmp_path):
+    lines = run_head("flair_lesions", [str(flair)], tmp_path / "out", folder=weights / "flair_lesions", draws=2)
+    made, source = nibabel.load(tmp_path / "out/flair/lesion.nii.gz"), nibabel.load(flair)
+    assert made.shape == source.shape and np.allclose(made.affine, source.affine)
+    assert set(lines[0]["files"]) == {"lesion.nii.gz", "lesion_uncertainty.nii.gz"}
+    assert json.loads((tmp_path / "out/flair/result.json").read_text()) == lines[0]
+
+
+def test_a_dicom_series_comes_back_as_a_segmentation_of_the_same_patient_and_place(weights, tmp_path):
+    made = simulate_head_ct(5, "intraparenchymal", rows=64, slice_mm=5.0)
+    write_dicom(made, tmp_path / "ct", patient_id="P1")
+    from api.dicom.seg import write_segmentation
+    from data.images import open_study
+
+    study = open_study(tmp_path / "ct")
+    mask = np.zeros(study.volumes[0].pixels.shape, np.uint8)
+    mask[3, 20:30, 12:22] = 1
+    write_segmentation(study.volumes[0], {"oedema": mask}, tmp_path / "ct", tmp_path / "seg.dcm", "perihaematomal_oedema", "1")
+    seg = dcmread(tmp_path / "seg.dcm")
+    assert (seg.Modality, seg.PatientID, int(seg.pixel_array.sum())) == ("SEG", "P1", 100)
+    place = seg.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0].ImagePositionPatient
+    assert np.allclose([float(v) for v in place], study.volumes[0].affine[:3] @ (0, 0, 3, 1), atol=1e-3)
+    run_head("perihaematomal_oedema", [str(tmp_path / "ct")], tmp_path / "out", folder=weights / "perihaematomal_oedema")
+    assert (tmp_path / "out/ct/oedema.nii.gz").exists()
+
+
+def test_channels_are_taken_by_name_or_in_the_order_of_the_row(flair, tmp_path):
+    for inputs in ([f"ADC={flair}", f"DWI={flair}"], [str(flair), str(flair)]):
+        (_, channels, _, _), = patients(HEADS["dwi_infarct"], inputs)
+        assert set(channels) == {"DWI", "ADC"}
+
+
+@pytest.mark.parametrize(("head", "make", "error"), [
+    ("flair_lesions", lambda p: p / "missing.nii.gz", InputError), ("dwi_infarct", lambda p: p / "flair.nii.gz", WetreadError),
+    ("flair_lesions", lambda p: p / "broken.npz", ImageError)])
+def test_files_that_cannot_be_read_are_coded_errors(weights, flair, tmp_path, head, make, error):
+    (tmp_path / "broken.npz").write_bytes(b"no zip")
+    with pytest.raises(error):
+        run_head(head, [str(make(tmp_path))], tmp_path / "out", folder=weights / head)
+
+
+def test_an_unknown_head_and_missing_weights_are_coded_errors(tmp_path):
+    with pytest.raises(InputError, match="expected one of"):
+        run_head("nothing", ["x"], tmp_path)
+    with pytest.raises(ModelError):
+        run_head("flair_lesions", ["x"], tmp_path, folder=tmp_path / "none")
+    done = CliRunner().invoke(app, ["head", "flair_lesions"])
+    assert done.exit_code == 2
+
+
+def test_rows_of_the_head_ct_model_point_to_its_own_programs(tmp_path):
+    with pytest.raises(InputError, match="wetread train findings"):
+        train_model("ct_haemorrhage", tmp_path)
+    with pytest.raises(InputError, match="nothing to train"):
+        train_model("triage", tmp_path)
+    with pytest.raises(InputError, match="no meaning"):
+        evaluate_model("triage", None, authors="a")
+    assert evaluate_model("triage", tmp_path, size=5)["date"]

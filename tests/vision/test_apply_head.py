@@ -1,0 +1,141 @@
+"""One head on one patient: any size and spacing, geometry kept, and plain refusals."""
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from data.errors import InputError
+from data.records import Volume
+from tests.vision.heads_material import raw_data, tiny_case
+from vision.apply_head import HeadModel, longest_mm, measure
+from vision.heads import HEADS
+from vision.heads.infer import TILE, planes, resample, stack_neighbours, tiled, uncertainty
+from vision.heads.tasks import TASKS
+
+CONFIG = {"version": "x-1", "spacing_mm": [4.0, 2.0, 2.0]}
+
+
+def model(name, seed=0):
+    torch.manual_seed(seed)
+    return HeadModel(HEADS[name], TASKS[HEADS[name].task].build(HEADS[name]).eval(), CONFIG)
+
+
+def bright(name="flair_lesions", threshold=1.6):
+    """A segmenter that calls bright what is brighter than `threshold` times the head's median: its answer is known."""
+    made = model(name)
+
+    class Bright(torch.nn.Module):
+        config = made.net.config
+
+        def forward(self, image):
+            return (image[:, 1:2] - threshold) * 50
+    made.net = Bright()
+    return made
+
+
+def volume(shape=(6, 40, 40), spacing=(4.0, 2.0, 2.0), **changes):
+    rng = np.random.default_rng(0)
+    z, y, x = np.meshgrid(*(np.arange(n) * s - n * s / 2 for n, s in zip(shape, spacing, strict=True)), indexing="ij")
+    pixels = (y**2 + x**2 < 35**2) * (100 + rng.normal(0, 2, shape)) + 150 * ((y - 10) ** 2 + x**2 + z**2 < 9**2)
+    affine = np.diag([spacing[2], spacing[1], spacing[0], 1.0])
+    return replace(Volume(pixels.astype(np.float32), spacing, affine, modality="MR"), **changes)
+
+
+def test_the_same_ball_measures_alike_at_any_spacing():
+    """4/3 pi 9^3 mm3 is 3.05 mL, 18 mm across; outlines come back on the grid that came in."""
+    for shape, spacing in (((6, 40, 40), (4.0, 2.0, 2.0)), ((24, 80, 80), (1.0, 1.0, 1.0)), ((12, 33, 50), (2.0, 2.4, 1.6))):
+        answer = bright().apply({"FLAIR": volume(shape, spacing)})
+        row = answer.measures[0]
+        assert answer.masks["lesion"].shape == shape
+        assert row["volume_ml"] == pytest.approx(3.05, rel=0.25) and row["longest_mm"] == pytest.approx(18, abs=3) and row["count"] == 1
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"modality": "CT", "units": "HU"}, "expected MR"), ({"orientation": "coronal"}, "expected axial"), ({"spacing_mm": None}, "no spacing"),
+    ({"pixels": np.full((6, 40, 40), np.nan, np.float32)}, "NaN"), ({"pixels": np.zeros((6, 40, 40), np.float32)}, "empty"),
+    ({"pixels": np.full((6, 40, 40), 7.0, np.float32)}, "empty"), ({"spacing_mm": (20.0, 2.0, 2.0)}, "20.0 mm")])
+def test_what_cannot_be_read_is_refused_with_its_reason(changes, words):
+    with pytest.raises(InputError, match=words):
+        bright().apply({"FLAIR": volume(**changes)})
+
+
+def test_mr_for_a_ct_head_and_other_channels_than_the_rows_are_refused():
+    with pytest.raises(InputError, match="expected CT in HU"):
+        model("perihaematomal_oedema").apply({"CT": volume()})
+    with pytest.raises(InputError, match="expected DWI, ADC"):
+        model("dwi_infarct").apply({"DWI": volume()})
+    with pytest.raises(InputError, match="one grid"):
+        model("dwi_infarct").apply({"DWI": volume(), "ADC": volume((6, 20, 20), (4.0, 4.0, 4.0))})
+
+
+def test_an_oblique_series_is_read_in_its_own_planes_and_thick_slices_are_said_to_be_thick():
+    notes = bright().apply({"FLAIR": volume(spacing=(7.0, 2.0, 2.0), orientation="oblique")}).notes
+    assert any("oblique" in n for n in notes) and any("7.0 mm" in n for n in notes)
+
+
+def test_tiles_give_what_the_whole_gives():
+    """A net that looks at each point alone: tiles must leave no seam; one that looks around leaves none away from the edges of the tiles."""
+    image = torch.rand(1, 1, TILE + 90, TILE + 30)
+    torch.testing.assert_close(tiled(lambda x: x * 2 + 1, image, 16), image * 2 + 1)
+
+
+def test_planes_of_any_size_come_back_in_their_size_and_flips_make_mirror_images_alike():
+    head, net = HEADS["t1_to_t2"], model("t1_to_t2").net
+    inputs = np.random.default_rng(0).uniform(0, 1, (1, 3, 37, 50)).astype(np.float32)
+    answer = planes(net, inputs, net.config.stride, flips=True)
+    assert answer.shape == (len(head.outputs), 3, 37, 50)
+
+
+def test_neighbours_stand_beside_each_slice_channel_by_channel():
+    stack = stack_neighbours(torch.arange(6.0).reshape(2, 3, 1, 1))
+    assert stack[:, :, 0, 0].tolist() == [[0, 0, 1, 3, 3, 4], [0, 1, 2, 3, 4, 5], [1, 2, 2, 4, 5, 5]]
+
+
+def test_uncertainty_is_the_same_for_the_same_seed_and_leaves_the_net_as_it_was():
+    net, inputs = model("flair_lesions").net, np.random.default_rng(0).uniform(0, 1, (1, 2, 32, 32)).astype(np.float32)
+    first, again = (uncertainty(net, inputs, 16, finish=torch.sigmoid, draws=3)[1] for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert first.max() > 0 and not net.training and not any(m.training for m in net.modules())
+
+
+def test_resampling_keeps_the_place_of_things():
+    image = np.zeros((1, 4, 40, 40), np.float32)
+    image[0, :, 8:16, 20:36] = 1
+    back = resample(resample(image, (4, 20, 20)), (4, 40, 40))
+    assert np.abs((back > 0.5) ^ (image > 0.5)).mean() < 0.02
+
+
+def test_measures_are_of_the_mask():
+    mask = np.zeros((4, 20, 20), np.uint8)
+    mask[1, 2:4, 2:12] = 1
+    mask[3, 15, 15] = 1
+    row = measure("lesion", mask, (5.0, 1.0, 1.0), 0.5)
+    assert row == {"output": "lesion", "volume_ml": 0.1, "count": 2, "longest_mm": pytest.approx(9.1, abs=0.1), "probability": 0.5}
+    assert longest_mm(np.zeros((2, 4, 4), np.uint8), (1.0, 1.0, 1.0)) == 0.0
+
+
+def test_volumes_and_raw_data_are_answered_without_images():
+    stages = model("ad_volumes").apply({}, {"age_years": 80, "sex": "F", "volumes_ml": {"hippocampus": 5.0}})
+    assert sum(row["probability"] for row in stages.measures) == pytest.approx(1, abs=0.01)
+    case = tiny_case(HEADS["reconstruction_cartesian"], 0)
+    made = model("reconstruction_cartesian").apply({}, {k: case.truth[k] for k in ("kspace", "mask_4x")})
+    assert made.images["4x"].shape == (4, 32, 32)
+    radial = raw_data("reconstruction_radial", case.channels["TARGET"], np.ones((2, 1, 32, 32)) / np.sqrt(2), 32)
+    assert model("reconstruction_radial").apply({}, {**radial, "size": 32}).images["radial"].shape == (4, 32, 32)
+
+
+@pytest.mark.parametrize(("numbers", "words"), [
+    ({}, "kspace"), ({"kspace": np.ones((2, 3, 8, 8))}, "complex"), ({"kspace": np.ones((2, 3, 8, 8), complex)}, "mask_4x"),
+    ({"kspace": np.ones((2, 3, 64), complex)}, "trajectory"),
+    ({"kspace": np.full((2, 1, 8, 8), np.nan + 0j), "mask_4x": np.ones(8)}, "no numbers")])
+def test_raw_data_that_cannot_be_read_is_refused(numbers, words):
+    with pytest.raises(InputError, match=words):
+        model("reconstruction_cartesian").apply({}, numbers)
+
+
+def test_no_value_at_all_is_no_patient():
+    with pytest.raises(InputError, match="none of"):
+        model("ad_volumes").apply({}, {})
+    with pytest.raises(InputError, match="age_years is no number"):
+        model("ad_volumes").apply({}, {"age_years": "old"})

@@ -1,0 +1,75 @@
+"""Every row of the table: it learns, answers, is scored and has a floor; a patient is not changed by the one beside it."""
+import numpy as np
+import pytest
+import torch
+
+from data.simulate.recipes import RECIPES
+from tests.vision.heads_material import tiny_examples
+from vision.heads import HEADS
+from vision.heads.tasks import TASKS
+from vision.heads.two_stage import candidates, patches
+from vision.heads.unet import UNet, UNetConfig
+
+TAUGHT = [name for name, head in HEADS.items() if head.task != "program"]
+
+
+@pytest.mark.parametrize("name", TAUGHT)
+def test_a_row_names_channels_and_outputs_that_its_recipe_has(name):
+    head, recipe = HEADS[name], RECIPES[HEADS[name].recipe]
+    if head.task in ("image",):
+        assert {*head.inputs, *head.outputs} <= set(recipe.channels)
+    if head.task in ("outline", "detect"):
+        assert set(head.inputs) <= set(recipe.channels) and (head.exclusive or set(head.outputs) <= set(recipe.masks))
+    if head.task in ("category", "volumes"):
+        assert head.outputs == recipe.categories
+    assert head.start in ("", *head.inputs) and head.better in ("higher", "lower") and head.bar
+
+
+@pytest.mark.parametrize("name", TAUGHT)
+def test_a_row_learns_answers_and_is_scored_beside_its_floor(name):
+    """One step gives gradients to all of the net; the head's figure is among the scores, the floor's answer is scored alike."""
+    torch.manual_seed(0)
+    head, task = HEADS[name], TASKS[HEADS[name].task]
+    examples = tiny_examples(head, 6)
+    net = task.build(head).train()
+    batch = task.draw(head, examples, np.random.default_rng(0), 2)
+    loss = task.loss(head, net, batch)
+    loss.backward()
+    assert torch.isfinite(loss) and all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+    scores = task.score(head, task.predict(head, net.eval(), examples[0], "cpu"), examples[0])
+    assert np.isfinite(scores["validation"])
+    floor = task.score(head, head.floor(head, examples)(examples[0]), examples[0])
+    assert set(floor) >= {"validation"}
+    if head.task not in ("category", "volumes", "detect"):
+        assert head.metric in scores and head.metric in floor
+
+
+@pytest.mark.parametrize("name", ["flair_lesions", "t1_to_t2", "ad_stages", "reconstruction_cartesian"])
+def test_the_same_step_draws_the_same_batch_and_another_step_another(name):
+    head, task = HEADS[name], TASKS[HEADS[name].task]
+    examples = tiny_examples(head, 4)
+    first, again, other = (task.draw(head, examples, np.random.default_rng(key), 2) for key in ([0, 5], [0, 5], [0, 6]))
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_slice_is_not_changed_by_its_neighbour_in_the_batch(dimensions):
+    torch.manual_seed(0)
+    net = UNet(UNetConfig(2, 3, width=4, stages=3, dimensions=dimensions)).eval()
+    pair = torch.randn(2, 2, *[16] * dimensions)
+    torch.testing.assert_close(net(pair)[0], net(pair[:1])[0])
+    assert net(pair).shape == (2, 3, *[16] * dimensions)
+
+
+def test_all_heads_together_fit_eight_megabytes_as_half_floats():
+    assert sum(p.numel() for name in TAUGHT for p in TASKS[HEADS[name].task].build(HEADS[name]).parameters()) * 2 < 8e6 * 1.15
+
+
+def test_a_candidate_lies_where_the_probability_is_and_its_cube_is_cut_around_it():
+    probability = np.zeros((6, 20, 20), np.float32)
+    probability[2, 4, 15], probability[4, 10, 3] = 0.9, 0.4
+    found, labels = candidates(probability)
+    assert [c.centre for c in found] == [(2, 4, 15), (4, 10, 3)] and labels.max() == 2
+    cubes = patches(probability[None], probability, [c.centre for c in found])
+    assert cubes.shape == (2, 2, 16, 16, 16) and cubes[0, 0, 8, 8, 8] == pytest.approx(0.9)

@@ -1,0 +1,172 @@
+"""Training: exact resume, whole checkpoints on a full disk, stops by validation, splits by patient, several processes alike."""
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.errors import InputError, ModelError, OutputError
+from data.head_images import write_nifti
+from data.model_files import load_model
+from tests.vision.heads_material import tiny_examples
+from vision import train_head
+from vision.checkpoints import write_whole
+from vision.evaluate_head import main as evaluate
+from vision.heads import HEADS
+from vision.heads.examples import Example, is_ready, open_example, split_counts, write_example
+from vision.train_head import load_head, main
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """An epoch of two steps: the rules are the same, the wait is not."""
+    monkeypatch.setattr(train_head, "EPOCH", 2)
+
+
+def material(name, count=4):
+    return {"train": tiny_examples(HEADS[name], count), "validation": tiny_examples(HEADS[name], 2, 50)}
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_after(epoch):
+    def report(step, of, **figures):
+        if "loss" in figures and step == 2 * epoch:
+            raise Stopped
+    return report
+
+
+@pytest.mark.parametrize("name", ["ad_volumes", "flair_lesions", "microbleeds", "seven_tesla"])
+def test_a_run_cut_off_and_resumed_ends_with_the_same_bytes(name, tmp_path):
+    examples = material(name)
+    main(name, out=tmp_path / "whole", examples=examples, epochs=3)
+    with pytest.raises(Stopped):
+        main(name, out=tmp_path / "cut", examples=examples, epochs=3, report=stop_after(1))
+    main(name, out=tmp_path / "cut", examples=examples, epochs=3, resume=True)
+    assert (tmp_path / "cut/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+    assert not (tmp_path / "cut/checkpoint.safetensors").exists()
+
+
+def test_another_seed_gives_another_net(tmp_path):
+    for seed in (0, 1):
+        main("ad_volumes", out=tmp_path / str(seed), examples=material("ad_volumes"), epochs=1, seed=seed)
+    assert (tmp_path / "0/model.safetensors").read_bytes() != (tmp_path / "1/model.safetensors").read_bytes()
+
+
+def test_training_stops_when_validation_gets_no_better(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_head, "PATIENCE", 3)
+    monkeypatch.setattr(train_head, "PEAK", 0.0)
+    assert main("ad_volumes", out=tmp_path, examples=material("ad_volumes"), epochs=50)["steps"] == 2 * 4
+
+
+def test_weights_are_half_floats_and_load_into_the_row_they_were_trained_for_alone(tmp_path):
+    main("flair_lesions", out=tmp_path, examples=material("flair_lesions"), epochs=1)
+    config, tensors = load_model(tmp_path)
+    assert {str(v.dtype) for v in tensors.values()} == {"float16"} and config["head"] == "flair_lesions"
+    load_head(HEADS["flair_lesions"], tmp_path)
+    with pytest.raises(ModelError, match="perihaematomal_oedema"):
+        load_head(HEADS["perihaematomal_oedema"], tmp_path)
+
+
+def test_another_heads_encoder_can_be_built_on_and_kept_frozen(tmp_path):
+    main("flair_lesions", out=tmp_path / "base", examples=material("flair_lesions"), epochs=1)
+    main("t1_to_t2", out=tmp_path / "new", examples=material("t1_to_t2"), epochs=1, base=tmp_path / "base", frozen=True)
+    old, new = load_model(tmp_path / "base")[1], load_model(tmp_path / "new")[1]
+    kernel = "down.stages.1.0.0.weight"
+    np.testing.assert_array_equal(old[kernel], new[kernel])
+    assert (old["up.0.0.0.weight"] != new["up.0.0.0.weight"]).any()
+
+
+def test_a_base_without_a_fitting_encoder_is_refused(tmp_path):
+    main("ad_volumes", out=tmp_path / "base", examples=material("ad_volumes"), epochs=1)
+    with pytest.raises(InputError, match="encoder"):
+        main("t1_to_t2", out=tmp_path / "new", examples=material("t1_to_t2"), epochs=1, base=tmp_path / "base")
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
+    """A process that may write no more than 20 kB a file: the error is coded, what stood there is read back."""
+    path = tmp_path / "checkpoint.safetensors"
+    write_whole(path, b"whole")
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        try:
+            write_whole(path, b"x" * 100_000)
+        except OutputError as error:
+            os._exit(0 if "--resume" in str(error) else 2)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert path.read_bytes() == b"whole" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_checkpoint_of_another_head_is_a_coded_error(tmp_path):
+    with pytest.raises(Stopped):
+        main("ad_volumes", out=tmp_path, examples=material("ad_volumes"), epochs=3, report=stop_after(1))
+    with pytest.raises(ModelError, match="checkpoint"):
+        main("flair_lesions", out=tmp_path, examples=material("flair_lesions"), epochs=3, resume=True)
+
+
+def test_an_example_on_disk_is_read_back_as_it_was_and_half_written_ones_do_not_count(tmp_path):
+    example = Example({"inputs": np.arange(8, dtype=np.float16).reshape(1, 2, 2, 2)}, {"patient": "1"})
+    write_example(tmp_path / "a", example)
+    np.testing.assert_array_equal(open_example(tmp_path / "a")["inputs"], example["inputs"])
+    (tmp_path / "b").mkdir()
+    assert is_ready(tmp_path / "a") and not is_ready(tmp_path / "b")
+
+
+def test_simulated_cases_are_made_once_and_the_evaluation_stands_beside_its_floor(tmp_path):
+    """The whole way on real simulated cases: train, measure, card and pictures."""
+    main("dwi_infarct", out=tmp_path, size=8, epochs=2)
+    made = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cases").iterdir()}
+    assert len(made) == split_counts(8)["train"] + split_counts(8)["validation"]
+    figures = evaluate("dwi_infarct", out=tmp_path, size=2, date="2026-01-01")
+    assert set(figures["simulated"]) >= {"head", "floors", "subgroups"} and "a threshold" in figures["simulated"]["floors"]
+    assert all((tmp_path / "cases" / name).stat().st_mtime_ns == when for name, when in made.items())
+    assert json.loads((tmp_path / "figures.json").read_text()) == figures
+    assert (tmp_path / "card.md").exists() and (tmp_path / "examples.png").exists() and (tmp_path / "training.png").exists()
+
+
+def test_own_patients_take_the_place_of_simulated_ones_and_none_is_in_two_splits(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        place = tmp_path / "own" / f"p{i}"
+        place.mkdir(parents=True)
+        lesion = np.zeros((3, 32, 32), np.float32)
+        lesion[1, 10:16, 10:16] = 1
+        write_nifti(place / "FLAIR.nii.gz", (1 + lesion + 0.1 * rng.normal(size=lesion.shape)).astype(np.float32), None)
+        write_nifti(place / "lesion.nii.gz", lesion, None)
+    examples = train_head.gather(HEADS["flair_lesions"], tmp_path, tmp_path, 80, 0, None, 1, lambda *a, **k: None)
+    names = [e.facts["patient"] for split in ("train", "validation", "test") for e in examples[split]]
+    assert sorted(names) == [f"p{i}" for i in range(8)]
+    (tmp_path / "own/p3/lesion.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"p3 has no lesion"):
+        train_head.gather(HEADS["flair_lesions"], tmp_path, tmp_path, 80, 0, None, 1, lambda *a, **k: None)
+
+
+def test_too_few_cases_and_rows_without_training_are_refused(tmp_path):
+    with pytest.raises(InputError, match="--size is 4"):
+        main("flair_lesions", out=tmp_path, size=4)
+    with pytest.raises(InputError, match="findings"):
+        main("ct_haemorrhage", out=tmp_path)
+
+
+def test_two_processes_under_torchrun_train_one_net(tmp_path):
+    code = ("import sys; from pathlib import Path; from vision import train_head; train_head.EPOCH = 2\n"
+            "from tests.vision.heads_material import tiny_examples; from vision.heads import HEADS\n"
+            "e = {s: tiny_examples(HEADS['ad_volumes'], 4) for s in ('train', 'validation')}\n"
+            "train_head.main('ad_volumes', out=Path(sys.argv[1]), examples=e, epochs=1)\n")
+    (tmp_path / "run.py").write_text(code)
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "run.py"),
+                           str(tmp_path / "out")], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    load_head(HEADS["ad_volumes"], tmp_path / "out")

@@ -1,0 +1,235 @@
+"""One head on one patient: checked, brought to what the net was taught on, answered, brought back, measured in mL and mm."""
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial.distance import pdist
+
+from data.errors import InputError
+from data.model_files import load_model
+from data.records import Volume
+from vision.heads import Head, head_named
+from vision.heads.channels import UNIT_NAMES, UNITS
+from vision.heads.examples import Example, make_example
+from vision.heads.infer import resample, uncertainty
+from vision.heads.tasks import LIKELY, TASKS, Spots, detected_mask, masks_of, outline_finish
+from vision.train_head import load_head
+
+Floats = NDArray[np.float32]
+COARSER_MAX = 4.0           # times the slice thickness taught: more is refused
+PLANES = ("axial", "oblique", "unknown", "")
+
+
+@dataclass(frozen=True)
+class HeadAnswer:
+    """Maps lie on the grid of the input: masks uint8, images float32, uncertainty float32."""
+
+    masks: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    images: dict[str, Floats] = field(default_factory=dict)
+    uncertainty: dict[str, Floats] = field(default_factory=dict)
+    measures: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class HeadModel:
+    def __init__(self, head: Head, net: Any, config: dict[str, Any], device: str = "cpu") -> None:
+        self.head, self.net, self.config, self.device = head, net, config, device
+
+    @classmethod
+    def load(cls, name: str, folder: Path | None = None, device: str = "cpu") -> "HeadModel":
+        """Raises InputError for an unknown name, ModelError for weights that are missing or altered."""
+        head = head_named(name)
+        if head.task == "program":
+            raise InputError(f"{name} is answered by `wetread draft`, not by a head of its own")
+        folder = Path(folder or head.folder)
+        return cls(head, load_head(head, folder, device), load_model(folder)[0], device)
+
+    def apply(self, channels: Mapping[str, Volume], numbers: Mapping[str, Any] | None = None, draws: int = 0) -> HeadAnswer:
+        """Answer one patient.
+
+        Args:
+            channels: by the names of the row's inputs, all on one grid; a series has its own axis first in `pixels`.
+            numbers: volumes, age and sex, or raw data (kspace, mask_4x, trajectory), by the names of the simulator's truth.
+            draws: passes with dropout left on for the uncertainty map of outlines and images; 0 for none.
+        Raises: InputError naming the channel.
+        """
+        head = self.head
+        if head.task in ("volumes", "rebuild"):
+            return self.without_images(dict(numbers or {}))
+        notes = check(head, channels, self.config)
+        first = channels[head.inputs[0]]
+        shape, taught = first.pixels.shape[-3:], self.grid(first)
+        pixels = {name: v.pixels if v.pixels.ndim == 4 else v.pixels[None] for name, v in channels.items()}
+        moved = {name: resample(p, taught) for name, p in pixels.items()}
+        spacing = tuple(s * a / b for s, a, b in zip(first.spacing_mm or (1.0, 1.0, 1.0), shape, taught, strict=True))
+        if taught != shape:
+            notes.append(f"read on a grid of {spacing[0]:.1f} x {spacing[1]:.1f} x {spacing[2]:.1f} mm")
+        case = SimpleNamespace(channels={n: p if len(p) > 1 else p[0] for n, p in moved.items()}, masks={}, structures=None, category=None,
+                               spacing_mm=spacing, truth=dict(numbers or {}))
+        example = self.example(case)
+        answer = TASKS[head.task].predict(head, self.net, example, self.device)
+        if head.task == "category":
+            return HeadAnswer(measures=classes(head, answer), notes=notes)
+        if head.task == "series":
+            return self.networks(answer, example, shape, notes)
+        spread = self.spread(example, shape, draws)
+        if head.task == "image":
+            return self.images(answer, example, channels, spread, notes)
+        return self.outlines(answer, first, shape, spread, notes)
+
+    def example(self, case: Any) -> Example:
+        """As in training, without the truth."""
+        head = self.head
+        blank = np.zeros(next(iter(case.channels.values())).shape[-3:], np.float32)
+        case.masks = {name: blank.astype(np.uint8) for name in head.outputs}
+        case.structures = blank.astype(np.uint8)
+        inside = next(iter(case.channels.values()))
+        case.channels |= {name: inside if inside.ndim == 3 else inside[0] for name in head.outputs if head.task == "image"}
+        return make_example(head, case, "")
+
+    def grid(self, volume: Volume) -> tuple[int, int, int]:
+        """Outlines are read at the spacing taught, thinner slices averaged to about that; images keep their own grid."""
+        shape, taught = volume.pixels.shape[-3:], self.config.get("spacing_mm")
+        if self.head.task in ("image", "series") or volume.spacing_mm is None or not taught:
+            return shape  # type: ignore[return-value]
+        thick, row, column = volume.spacing_mm
+        slices = max(1, round(shape[0] * thick / taught[0])) if thick < 0.67 * taught[0] else shape[0]
+        rows, columns = (max(16, round(n * own / t)) if abs(own / t - 1) > 0.08 else n for n, own,
+                         t in zip(shape[1:], (row, column), taught[1:], strict=True))
+        return slices, rows, columns
+
+    def spread(self, example: Example, shape: tuple[int, ...], draws: int) -> dict[str, Floats]:
+        if not draws or self.head.task not in ("outline", "image"):
+            return {}
+        finish = outline_finish(self.head) if self.head.task == "outline" else (lambda x: x)
+        _, deviation = uncertainty(self.net, example["inputs"], self.net.config.stride, self.device, finish, draws)
+        back = resample(deviation, shape)  # type: ignore[arg-type]
+        return {name: back[k] * np.float32(unit_of(self.head, name, example)) for k, name in enumerate(self.head.outputs)}
+
+    def outlines(self, answer: Any, first: Volume, shape: tuple[int, ...], spread: dict[str, Floats], notes: list[str]) -> HeadAnswer:
+        head, spots = self.head, answer if isinstance(answer, Spots) else None
+        if spots is not None:
+            found = resample(detected_mask(spots)[None].astype(np.float32), shape) > LIKELY  # type: ignore[arg-type]
+        else:
+            found = masks_of(head, resample(answer, shape))  # type: ignore[arg-type]
+        masks = {name: found[k].astype(np.uint8) for k, name in enumerate(head.outputs)}
+        sure = spots.chance if spots is not None else None
+        measures = [measure(name, mask, first.spacing_mm, float(sure.max()) if sure is not None and len(sure) else None) for name,
+                    mask in masks.items()]
+        return HeadAnswer(masks, uncertainty=spread, measures=measures, notes=notes)
+
+    def images(self, answer: Floats, example: Example, channels: Mapping[str, Volume], spread: dict[str, Floats], notes: list[str]) -> HeadAnswer:
+        """An answer that is a change of an input is added to it as it came, so that what was clipped for the net (bone, say) is kept."""
+        head = self.head
+        made = {name: answer[k] * np.float32(unit_of(head, name, example)) for k, name in enumerate(head.outputs)}
+        if head.start:
+            seen = np.asarray(example["inputs"][head.inputs.index(head.start)], np.float32)
+            scale = np.float32(unit_of(head, head.outputs[0], example))
+            made[head.outputs[0]] = channels[head.start].pixels + (answer[0] - seen) * scale
+        measures = [{"output": name, "unit": UNIT_NAMES.get(name, "as the input"), "mean": round(float(image.mean()), 3)} for name,
+                    image in made.items()]
+        return HeadAnswer(images=made, uncertainty=spread, measures=measures, notes=notes)
+
+    def networks(self, maps: Floats, example: Example, shape: tuple[int, ...], notes: list[str]) -> HeadAnswer:
+        found = {}
+        for k, values in enumerate(maps):
+            image = np.zeros(shape, np.float32)
+            image[np.asarray(example["brain"]) > 0] = values
+            found[f"network_{k + 1:02d}"] = image
+        return HeadAnswer(images=found, measures=[{"output": "networks", "count": len(maps), "unit": "correlation"}], notes=notes)
+
+    def without_images(self, numbers: dict[str, Any]) -> HeadAnswer:
+        head = self.head
+        if head.task == "volumes":
+            example = Example({}, {"numbers": numbers, "spacing_mm": (1.0, 1.0, 1.0)})
+            return HeadAnswer(measures=classes(head, TASKS["volumes"].predict(head, self.net, example, self.device)))
+        kspace = np.asarray(numbers.get("kspace", 0))
+        if kspace.ndim not in (3, 4) or not np.iscomplexobj(kspace):
+            raise InputError(f"kspace is {kspace.dtype} with {kspace.ndim} axes, expected complex (coils, slices, rows, columns) "
+                             "or (coils, slices, samples)")
+        if ("trajectory" in numbers) != (kspace.ndim == 3):
+            raise InputError("give trajectory (samples, 2) with (coils, slices, samples), and mask_4x or mask_8x with (coils, slices, rows, columns)")
+        if kspace.ndim == 4 and not {"mask_4x", "mask_8x"} & set(numbers):
+            raise InputError("mask_4x or mask_8x (rows,) is missing: which lines were measured")
+        size = int(numbers.get("size", kspace.shape[-1] if kspace.ndim == 4 else 128))
+        blank = {} if kspace.ndim == 4 else {"TARGET": np.zeros((kspace.shape[1], size, size), np.float32)}
+        case = SimpleNamespace(truth=numbers, channels=blank, spacing_mm=(1.0, 1.0, 1.0), category=None)
+        made = TASKS["rebuild"].predict(head, self.net, make_example(head, case, ""), self.device)
+        names = [k[5:] for k in ("mask_4x", "mask_8x") if k in numbers] if kspace.ndim == 4 else list(head.outputs)
+        return HeadAnswer(images=dict(zip(names, made, strict=True)), measures=[{"output": name, "unit": "as the raw data"} for name in names])
+
+
+def unit_of(head: Head, name: str, example: Example) -> float:
+    """What a value of 1 stands for; images in arbitrary units come out in those of the first input."""
+    if head.task != "image":
+        return 1.0
+    scales = example.facts["scales"]
+    return float(UNITS.get(name, scales[head.start or head.inputs[0]]))
+
+
+def check(head: Head, channels: Mapping[str, Volume], config: Mapping[str, Any]) -> list[str]:
+    """Notes on what is unusual; InputError for what cannot be read."""
+    missing = [name for name in head.inputs if name not in channels]
+    extra = [name for name in channels if name not in head.inputs]
+    if missing or extra:
+        raise InputError(f"{head.name} got {', '.join(channels) or 'nothing'}, expected {', '.join(head.inputs)}; give each as NAME=FILE")
+    shape, notes = channels[head.inputs[0]].pixels.shape[-3:], []
+    for name, volume in channels.items():
+        ct = volume.modality == "CT" or volume.units == "HU"
+        if head.modality == "CT" and volume.units != "HU":
+            raise InputError(f"{name} is {volume.modality or 'no CT'} in '{volume.units or 'arbitrary units'}', expected CT in HU")
+        if head.modality == "MR" and (ct or volume.modality not in ("", "MR", "OT", "PT")):
+            raise InputError(f"{name} is {'CT' if ct else volume.modality}, expected MR")
+        if volume.orientation not in PLANES and head.task != "category":
+            raise InputError(f"{name} is {volume.orientation}, expected axial slices; reformat it to axial")
+        series = volume.pixels.shape[0] if volume.pixels.ndim == 4 else 1
+        if name == "DIFFUSION" and series != head.series:
+            raise InputError(f"{name} holds {series} images, expected {head.series}: one without diffusion weighting "
+                             f"and {head.series - 1} directions")
+        if not np.isfinite(volume.pixels).all():
+            raise InputError(f"{name} holds NaN or infinity; replace them by air")
+        if float(volume.pixels.max()) <= float(volume.pixels.min()):
+            raise InputError(f"{name} is empty: all its values are the same; send the series with its pixels")
+        if volume.pixels.shape[-3:] != shape:
+            raise InputError(f"{name} is {volume.pixels.shape[-3:]}, {head.inputs[0]} is {shape}; bring the series to one grid")
+        if volume.spacing_mm is None and head.task in ("outline", "detect"):
+            raise InputError(f"{name} has no spacing, so nothing can be measured; send a volume with its spacing in mm")
+        if volume.orientation == "oblique":
+            notes.append(f"{name} is oblique: read in its own planes, its geometry kept")
+        taught = config.get("spacing_mm")
+        if taught and volume.spacing_mm and volume.spacing_mm[0] > COARSER_MAX * taught[0]:
+            raise InputError(f"{name} has slices of {volume.spacing_mm[0]:.1f} mm, expected at most {COARSER_MAX * taught[0]:.0f}; "
+                             "send thinner slices")
+        if taught and volume.spacing_mm and volume.spacing_mm[0] > 1.5 * taught[0]:
+            notes.append(f"{name} has slices of {volume.spacing_mm[0]:.1f} mm, the head was taught {taught[0]:.1f} mm: what is small may be missed")
+    return list(dict.fromkeys(notes))
+
+
+def measure(name: str, mask: NDArray[np.uint8], spacing_mm: tuple[float, float, float] | None, probability: float | None) -> dict[str, Any]:
+    """mL, number of parts, longest diameter in a slice (mm)."""
+    assert spacing_mm is not None
+    row: dict[str, Any] = {"output": name, "volume_ml": round(float(mask.sum()) * float(np.prod(spacing_mm)) / 1000, 2),
+                           "count": int(ndimage.label(mask, np.ones((3, 3, 3)))[1]), "longest_mm": longest_mm(mask, spacing_mm)}
+    return row | ({"probability": round(probability, 3)} if probability is not None else {})
+
+
+def longest_mm(mask: NDArray[np.uint8], spacing_mm: tuple[float, float, float]) -> float:
+    """Of the largest part, in the slice where it is largest."""
+    parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    if not count:
+        return 0.0
+    largest = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+    plane = largest[int(largest.sum((1, 2)).argmax())]
+    edge = np.argwhere(plane & ~ndimage.binary_erosion(plane)) * np.array(spacing_mm[1:])
+    if len(edge) > 800:
+        edge = edge[:: len(edge) // 800 + 1]
+    return round(float(pdist(edge).max()) if len(edge) > 1 else float(spacing_mm[1]), 1)
+
+
+def classes(head: Head, probability: Floats) -> list[dict[str, Any]]:
+    return [{"output": name, "probability": round(float(p), 3)} for name, p in zip(head.outputs, probability, strict=True)]

@@ -1,0 +1,284 @@
+"""Measure any head of the table: unseen seeds on held-out heads and scanners, real images where there are some, the floor beside it."""
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import InputError, ModelError
+from data.head_images import ImageCase, own_cases, real_cases
+from data.labelled_pictures import folds
+from data.model_files import load_model
+from vision import train_head
+from vision.head_pictures import plot_examples
+from vision.heads import HEADS, Head, head_named
+from vision.heads.examples import Example, make_example, simulated_examples
+from vision.heads.tasks import TASKS, Scores
+from vision.metrics import bootstrap, class_figures
+from vision.train_head import load_head, split_own
+
+CASES, FLOOR_CASES = 24, 20
+FOLDS = 5
+HIDDEN = ("validation", "label")
+Rows = list[Scores]
+
+
+def main(name: str, data: Path | None = None, out: Path | None = None, size: int | None = None, seed: int = 0, device: str = "cpu",
+         folder: Path | None = None, epochs: int | None = None, anatomy: Path | None = None, workers: int | None = None, date: str = "",
+         report: Callable[..., None] = lambda *a, **k: None) -> dict[str, Any]:
+    """Figures as a dict; with `out`, figures.json, card.md and examples.png beside the weights.
+
+    Args:
+        folder: the weights; default `out` where it holds some, else what ships.
+        size: test cases.
+        epochs: of each of five folds on the row's real images, started from the weights; none unless given.
+    """
+    head = head_named(name)
+    if head.task == "program":
+        raise InputError(f"{name} has an evaluation of its own")
+    out = Path(out) if out else None
+    folder = folder or (out if out and (out / "model.safetensors").exists() else head.folder)
+    net = load_head(head, folder, device)
+    data = Path(data) if data else None
+    if anatomy is None and data and (data / "synthseg_labelmaps").is_dir():
+        anatomy = data / "synthseg_labelmaps"
+    cases = (out or Path("build") / name) / "cases"
+    if data and (data / "own").is_dir():
+        split = split_own(head, own_cases(data / "own", head.inputs, head.outputs, head.modality))
+        known, test, what = split["train"], split["test"], "own patients held out"
+    else:
+        known = simulated_examples(head, "train", FLOOR_CASES, cases, seed, anatomy, workers or 1, report)
+        test = simulated_examples(head, "test", size or CASES, cases, seed, anatomy, workers or 1, report)
+        what = "simulated"
+    task = TASKS[head.task]
+    answers = [task.predict(head, net, example, device) for example in test]
+    rows = [task.score(head, answer, example) for answer, example in zip(answers, test, strict=True)]
+    figures: dict[str, Any] = {"head": name, "date": date, "command": f"wetread evaluate {name}" + (f" --data {data}" if data else ""),
+                               "metric": head.metric, what: {"cases": len(test), "head": summary(head, rows), "floors": {}}}
+    for title, floor in ((head.floor_name, head.floor), *head.also):
+        if floor is not None:
+            answer = floor(head, known)
+            figures[what]["floors"][title] = summary(head, [task.score(head, answer(example), example) for example in test])
+            report(1, 1, phase=f"floor: {title}")
+    figures[what]["subgroups"] = subgroups(head, rows, test)
+    if data and head.real:
+        figures |= on_real(head, net, data, device, folder, epochs, seed, report)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+        plot_examples(head, test, answers, rows, out / "examples.png")
+        (out / "card.md").write_text(card(head, figures, folder))
+    return figures
+
+
+# ---------------------------------------------------------------- summing up
+
+def summary(head: Head, rows: Rows) -> dict[str, list[float]]:
+    """Figure -> [value, low, high], 95 % by drawing patients again."""
+    found: dict[str, list[float]] = {}
+    if head.task in ("category", "volumes"):
+        for key in ("accuracy", "auc", "ece"):
+            found[key] = interval(rows, lambda drawn, key=key: classes_of(drawn)[key])
+        for extra, pair in (("auc normal against alzheimer", ("normal", "alzheimer")),):
+            if set(pair) <= set(head.outputs) and len(head.outputs) > 2:
+                a, b = (head.outputs.index(p) for p in pair)
+                two = [row for row in rows if int(row["label"]) in (a, b)]
+                found[extra] = interval(two, lambda drawn, a=a, b=b: class_figures(
+                    np.array([[r[f"p{a}"], r[f"p{b}"]] for r in drawn]), np.array([int(r["label"]) == b for r in drawn], np.int64))["auc"])
+        return found
+    if head.task == "detect":
+        found["sensitivity"] = interval(rows, lambda drawn: total(drawn, "lesions_found") / max(total(drawn, "lesions"), 1))
+        found["false_positives_a_case"] = interval(rows, lambda drawn: total(drawn, "false_positives") / len(drawn))
+    for key in sorted({k for row in rows for k in row} - set(HIDDEN)):
+        if key.startswith(("lesions", "false_positives")):
+            continue
+        have = [row for row in rows if key in row]
+        found[key] = interval(have, lambda drawn, key=key: float(np.mean([row[key] for row in drawn])))
+    return found
+
+
+def interval(rows: Rows, figure: Callable[[Rows], float]) -> list[float]:
+    return [round(v, 4) for v in bootstrap(rows, figure)]
+
+
+def total(rows: Rows, key: str) -> float:
+    return float(sum(row[key] for row in rows))
+
+
+def classes_of(rows: Rows) -> dict[str, float]:
+    count = sum(k[:1] == "p" and k[1:].isdigit() for k in rows[0])
+    return class_figures(np.array([[row[f"p{k}"] for k in range(count)] for row in rows]), np.array([int(row["label"]) for row in rows]))
+
+
+def subgroups(head: Head, rows: Rows, examples: Sequence[Example]) -> dict[str, Any]:
+    """The row's figure for parts of the test: small and large lesions, sexes, ages, classes; parts of fewer than three are left out."""
+    groups: dict[str, list[int]] = {}
+    measured = head.task in ("outline", "detect") and not head.exclusive
+    sizes = [float((np.asarray(e["targets"]) > 0).sum()) * e.voxel_ml for e in examples] if measured else []
+    middle = float(np.median([s for s in sizes if s > 0] or [0]))
+    for i, example in enumerate(examples):
+        numbers = example.facts.get("numbers", {})
+        if sizes and sizes[i] > 0:
+            groups.setdefault(f"{'up to' if sizes[i] <= middle else 'above'} {middle:.1f} mL", []).append(i)
+        if "age_years" in numbers:
+            groups.setdefault("from 65 years" if float(numbers["age_years"]) >= 65 else "under 65 years", []).append(i)
+        if "sex" in numbers:
+            groups.setdefault(f"sex {numbers['sex']}", []).append(i)
+        if head.task in ("outline", "image") and isinstance(numbers.get("contrast"), str):
+            groups.setdefault(f"contrast {numbers['contrast']}", []).append(i)
+    found = {}
+    for name, index in sorted(groups.items()):
+        own = summary(head, [rows[i] for i in index]) if len(index) >= 3 else {}
+        if head.metric in own:
+            found[name] = {"cases": len(index), head.metric: own[head.metric]}
+    return found
+
+
+# ---------------------------------------------------------------- real images
+
+def on_real(head: Head, net: Any, data: Path, device: str, folder: Path, epochs: int | None, seed: int,
+            report: Callable[..., None]) -> dict[str, Any]:
+    cases = real_cases(head.real, data)
+    if not cases:
+        return {}
+    if head.name == "t1_to_flair":
+        return {f"real {head.real}": on_made_flair(head, net, [c for c in cases if complete(c)], device, report)}
+    if head.name == "ad_volumes":
+        return {"real oasis": on_oasis(head, net, cases, device)}
+    examples = [make_example(head, case, case.patient) for case in cases]
+    found = {f"real {head.real}, simulation only": {"cases": len(cases), "head": summary(head, score_all(head, net, examples, device, report))}}
+    if epochs:
+        found[f"real {head.real}, {FOLDS} folds by patient"] = five_folds(head, examples, [c.group or c.patient for c in cases], folder, epochs, seed,
+                                                                         device, report)
+    return found
+
+
+def score_all(head: Head, net: Any, examples: Sequence[Example], device: str, report: Callable[..., None] = lambda *a, **k: None) -> Rows:
+    task, rows = TASKS[head.task], []
+    for i, example in enumerate(examples):
+        rows.append(task.score(head, task.predict(head, net, example, device), example))
+        if (i + 1) % 10 == 0:
+            report(i + 1, len(examples), phase="real")
+    return rows
+
+
+def five_folds(head: Head, examples: list[Example], groups: list[str], folder: Path, epochs: int, seed: int, device: str,
+               report: Callable[..., None]) -> dict[str, Any]:
+    """Each patient by a net that was taught the other folds, started from the weights in `folder`; an eighth of those stops the training."""
+    import tempfile
+
+    by_patient = head.real == "lgg_flair"
+    fold = folds([e.facts["patient"] if by_patient else g for e, g in zip(examples, groups, strict=True)], FOLDS)
+    rows: Rows = [{} for _ in examples]
+    floor_rows: Rows = [{} for _ in examples]
+    for k in range(FOLDS):
+        kept = [e for e, f in zip(examples, fold, strict=True) if f != k]
+        order = np.random.default_rng([seed, k]).permutation(len(kept))
+        cut = len(kept) // 8
+        split = {"validation": [kept[i] for i in order[:cut]], "train": [kept[i] for i in order[cut:]]}
+        with tempfile.TemporaryDirectory() as place:
+            train_head.main(head.name, out=Path(place), examples=split, epochs=epochs, seed=seed + k, device=device, base=folder, report=report)
+            taught = load_head(head, Path(place), device)
+        floor = head.floor(head, split["train"]) if head.floor else None
+        for i in np.flatnonzero(fold == k):
+            rows[i] = score_all(head, taught, [examples[i]], device)[0]
+            if floor is not None:
+                floor_rows[i] = TASKS[head.task].score(head, floor(examples[i]), examples[i])
+    return {"cases": len(examples), "epochs": epochs, "head": summary(head, rows),
+            "floors": {head.floor_name: summary(head, floor_rows)} if head.floor else {}}
+
+
+def complete(case: ImageCase) -> bool:
+    return not any(np.array_equal(case.channels[name], case.channels["FLAIR"]) for name in ("T1", "T1CE"))
+
+
+def on_made_flair(head: Head, net: Any, cases: Sequence[ImageCase], device: str, report: Callable[..., None]) -> dict[str, Any]:
+    """SSIM against the real FLAIR, and what the frozen lesion segmenter makes of the synthetic one beside the real one."""
+    segmenter = HEADS["flair_lesions"]
+    try:
+        judge = load_head(segmenter, None, device)
+    except ModelError:
+        judge = None
+    rows, real, made = [], [], []
+    for i, case in enumerate(cases):
+        example = make_example(head, case, case.patient)
+        image = TASKS["image"].predict(head, net, example, device)
+        rows.append(TASKS["image"].score(head, image, example))
+        if judge is not None and case.masks["lesion"].any():
+            own = make_example(segmenter, case, case.patient)
+            real += score_all(segmenter, judge, [own], device)
+            synthetic = ImageCase(case.patient, {"FLAIR": image[0]}, case.masks, spacing_mm=case.spacing_mm)
+            made += score_all(segmenter, judge, [make_example(segmenter, synthetic, case.patient)], device)
+        report(i + 1, len(cases), phase="real")
+    found: dict[str, Any] = {"cases": len(cases), "head": summary(head, rows)}
+    if real:
+        share = float(np.mean([r["dice"] for r in made])) / max(float(np.mean([r["dice"] for r in real])), 1e-6)
+        found["frozen segmenter"] = {"dice on the real": summary(segmenter, real)["dice"], "dice on the synthetic": summary(segmenter, made)["dice"],
+                                     "share": round(share, 3)}
+    return found
+
+
+def on_oasis(head: Head, net: Any, cases: Sequence[ImageCase], device: str) -> dict[str, Any]:
+    """Dementia or not: the net as it is (probability of Alzheimer's disease), and a logistic regression of its own, five folds by patient."""
+    from vision.heads.floors import volume_regression
+
+    examples = [make_example(head, case, case.patient) for case in cases]
+    truth = np.array([int(case.category or 0) for case in cases])
+    fold = folds([case.patient for case in cases], FOLDS)
+    own = np.zeros((len(cases), 2))
+    for k in range(FOLDS):
+        answer = volume_regression(head, [e for e, f in zip(examples, fold, strict=True) if f != k])
+        for i in np.flatnonzero(fold == k):
+            own[i] = answer(examples[i])
+    p = np.array([float(TASKS["volumes"].predict(head, net, e, device)[-1]) for e in examples])
+
+    def auc(values: NDArray[Any]) -> list[float]:
+        rows = [{"p0": 1 - float(v), "p1": float(v), "label": float(t)} for v, t in zip(values, truth, strict=True)]
+        return interval(rows, lambda drawn: classes_of(drawn)["auc"])
+
+    return {"cases": len(cases), "head": {"auc": auc(p)}, "floors": {"logistic regression, five folds": {"auc": auc(own[:, 1])}}}
+
+
+# ---------------------------------------------------------------- the card
+
+def card(head: Head, figures: dict[str, Any], folder: Path) -> str:
+    made = json.loads((folder / "card.json").read_text())
+    lines = [f"# {head.name}", "", f"{head.what[0].upper()}{head.what[1:]}. A tool for a radiologist, never a diagnosis. Not a medical device.", "",
+             f"- reads: {', '.join(head.inputs) or 'volumes, age, sex'}; answers: {', '.join(head.outputs)}",
+             f"- network: {head.network}, {made['parameters']:,} weights; loss {head.loss}",
+             f"- trained on: {made['recipe']}, {json.dumps(made['trained_on'])}, heads {made['heads simulated']}, "
+             f"seed {made['seed']}, {made['figures']['minutes']} minutes",
+             f"- bar: {head.bar}", f"- published: {head.published or 'no figure'}", f"- measured {figures['date']} by `{figures['command']}`", ""]
+    for name, part in figures.items():
+        if not isinstance(part, dict):
+            continue
+        lines += [f"## {name[0].upper()}{name[1:]}: {part['cases']} cases", "", "| method | " + " | ".join(part["head"]) + " |",
+                  "|---" * (len(part["head"]) + 1) + "|"]
+        for title, own in (("this head", part["head"]), *part.get("floors", {}).items()):
+            lines.append(f"| {title} | " + " | ".join(words(own.get(key)) for key in part["head"]) + " |")
+        lines += ["",
+                  *(f"- {group}: {row['cases']} cases, {head.metric} {words(row[head.metric])}" for group, row in part.get("subgroups", {}).items())]
+        if "frozen segmenter" in part:
+            lines.append(f"- frozen segmenter: {json.dumps(part['frozen segmenter'])}")
+        lines.append("")
+    return "\n".join([*lines, "A figure on simulated cases says how well the simulation was learnt, not how well patients are read.", "",
+                      "![best, median, worst](examples.png)", ""])
+
+
+def words(value: list[float] | None) -> str:
+    return f"{value[0]:.3g} [{value[1]:.3g}, {value[2]:.3g}]" if value else ""
+
+
+def shipped_figures(head: Head) -> dict[str, Any]:
+    """What was measured of the shipped weights; {} where nothing was."""
+    path = head.folder / "figures.json"
+    return json.loads(path.read_text()) if path.exists() and not head.weights else {}
+
+
+def version_of(head: Head) -> str:
+    try:
+        return str(load_model(head.folder)[0]["version"])
+    except ModelError:
+        return ""

@@ -1,0 +1,79 @@
+"""Pictures of a training and of a test: the loss, and the best, the median and the worst case."""
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision.heads import Head
+from vision.heads.examples import Example
+from vision.heads.tasks import Scores, detected_mask, masks_of, truth_masks
+
+
+def plot_history(history: Sequence[dict[str, float]], path: Path) -> None:
+    pyplot = drawing()
+    figure, axes = pyplot.subplots(figsize=(6, 3), layout="constrained")
+    axes.plot([row["step"] for row in history], [row["loss"] for row in history], label="loss")
+    seen = [row for row in history if "validation" in row]
+    axes.plot([row["step"] for row in seen], [row["validation"] for row in seen], label="validation")
+    axes.set(xlabel="step", ylim=(0, None))
+    axes.legend()
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)
+
+
+def plot_examples(head: Head, examples: Sequence[Example], answers: Sequence[Any], rows: Sequence[Scores], path: Path) -> None:
+    """Best, median, worst by what training stops by, a row each: input, truth, answer."""
+    pyplot = drawing()
+    order = np.argsort([row["validation"] for row in rows])
+    chosen = [int(order[0]), int(order[len(order) // 2]), int(order[-1])]
+    figure, axes = pyplot.subplots(3, 3, figsize=(6.6, 6.9), layout="constrained")
+    for line, i, word in zip(axes, chosen, ("best", "median", "worst"), strict=True):
+        planes = pictures_of(head, examples[i], answers[i])
+        for k, (axis, title) in enumerate(zip(line, ("input", "truth", "answer"), strict=True)):
+            axis.axis("off")
+            if k < len(planes):
+                image, overlay = planes[k]
+                axis.imshow(image, cmap="gray", vmin=0, vmax=max(float(np.quantile(image, 0.995)), 1e-3))
+                if overlay is not None:
+                    axis.imshow(np.ma.masked_equal(overlay, 0), cmap="tab10", vmin=0, vmax=9, alpha=0.55, interpolation="nearest")
+            axis.set_title(f"{word}: {title}" if k else f"{word} ({rows[i]['validation']:.3g})", fontsize=8)
+    figure.savefig(path, dpi=80)
+    pyplot.close(figure)
+
+
+def pictures_of(head: Head, example: Example, answer: Any) -> list[tuple[NDArray[Any], NDArray[Any] | None]]:
+    if head.task in ("outline", "detect"):
+        truth = truth_masks(head, example)
+        found = detected_mask(answer)[None] if head.task == "detect" else masks_of(head, answer)
+        s = int(truth.sum((0, 2, 3)).argmax()) if truth.any() else int(found.sum((0, 2, 3)).argmax())
+        image = np.asarray(example["inputs"][0, s], np.float32)
+        return [(image, None), (image, layers(truth[:, s])), (image, layers(found[:, s]))]
+    if head.task == "image":
+        s = int(np.asarray(example["inside"]).sum((1, 2)).argmax())
+        low = min(0.0, float(np.quantile(example["targets"][0, s], 0.02))) if head.modality == "CT" or "CT" in head.outputs else 0.0
+        return [(np.asarray(p, np.float32) - low, None) for p in (example["inputs"][0, s], example["targets"][0, s], answer[0, s])]
+    if head.task == "rebuild":
+        s = example["start"].shape[1] // 2
+        return [(np.abs(example["start"][-1, s]), None), (np.asarray(example["targets"][0, s]), None), (answer[-1, s], None)]
+    if head.task == "category":
+        return [(np.asarray(example["inputs"][0, example["inputs"].shape[1] // 2], np.float32), None)]
+    return []
+
+
+def layers(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Later masks on top of earlier ones."""
+    code = np.zeros(masks.shape[1:], np.int64)
+    for k, mask in enumerate(masks):
+        code[mask] = k + 1
+    return code
+
+
+def drawing() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

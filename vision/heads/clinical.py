@@ -1,0 +1,42 @@
+"""A class of a patient from volumes, age and sex: a small network over a fixed list of values."""
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from data.errors import InputError
+
+# (name, usual value, usual spread); volumes in mL. What a patient lacks counts as usual.
+VALUES = (("age_years", 72.0, 9.0), ("sex", 0.5, 0.5), ("hippocampus", 6.5, 1.2), ("ventricles", 40.0, 20.0), ("grey matter", 600.0, 70.0),
+          ("white matter", 480.0, 60.0), ("CSF", 300.0, 80.0), ("deep nuclei", 40.0, 6.0), ("brain", 1050.0, 110.0), ("intracranial", 1480.0, 150.0))
+
+
+class Clinical(nn.Module):
+    def __init__(self, outputs: int, width: int = 32) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2 * len(VALUES), width), nn.GELU(), nn.Dropout(0.2), nn.Linear(width, width), nn.GELU(), nn.Dropout(0.2),
+                                 nn.Linear(width, outputs))
+
+    def forward(self, values: Tensor) -> Tensor:                # (B, 2 len(VALUES)) -> (B, outputs) logits
+        return self.net(values)
+
+
+def patient_values(numbers: Mapping[str, Any]) -> NDArray[np.float32]:
+    """Standardised values, then which of them are known."""
+    volumes = numbers.get("volumes_ml") or {}
+    found = np.zeros((2, len(VALUES)), np.float32)
+    for i, (name, usual, spread) in enumerate(VALUES):
+        value = volumes.get(name, numbers.get(name))
+        if value is None or value == "":
+            continue
+        if name == "sex":
+            value = 1.0 if str(value).upper().startswith("F") else 0.0
+        try:
+            found[:, i] = (float(value) - usual) / spread, 1.0
+        except (TypeError, ValueError):
+            raise InputError(f"{name} is no number; send {name} as a number, or leave it out") from None
+    if not found[1].any():
+        raise InputError(f"none of {', '.join(v[0] for v in VALUES)} is given; send at least one")
+    return np.clip(found, -6, 6).ravel()

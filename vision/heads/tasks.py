@@ -1,0 +1,491 @@
+"""What a head does by its kind: the network, how a batch is drawn, what it learns by, how a case is answered and scored."""
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vision.heads import Head
+from vision.heads.attention import SliceAttention
+from vision.heads.augment import Rng, cut, look, move
+from vision.heads.channels import width_of
+from vision.heads.clinical import Clinical, patient_values
+from vision.heads.examples import Example
+from vision.heads.infer import NEIGHBOURS, planes
+from vision.heads.next_time import STRETCH, NextTime, match_maps
+from vision.heads.two_stage import TwoStage, candidates, patches
+from vision.heads.unet import UNet, UNetConfig
+from vision.heads.unrolled import Unrolled, UnrolledConfig
+from vision.losses import classes_loss, image_loss, outline_loss
+from vision.metrics import dice, image_error
+
+SIZE = 96                   # points a side of what a network learns from
+SLICES = 16                 # of a volume that a classifier sees at once
+LIKELY = 0.5                # probability from which a point belongs to an outline
+TRUE_SPOT = 0.3             # a candidate is true when so much of its cube's middle, or any of its points, lies in the truth
+FALSE_A_SUBJECT = 1.0       # false positives at which the sensitivity of a detector is told
+Batch = dict[str, Tensor]
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Task:
+    """`validation` in a case's scores is what training stops by, lower is better."""
+
+    build: Callable[[Head], nn.Module]
+    draw: Callable[[Head, Sequence[Example], Rng, int], Batch]
+    loss: Callable[[Head, nn.Module, Batch], Tensor]
+    predict: Callable[[Head, nn.Module, Example, str], Any]
+    score: Callable[[Head, Any, Example], Scores]
+    batch: int = 8
+
+
+def maps_in(head: Head) -> int:
+    return sum(width_of(name, head.series) for name in head.inputs)
+
+
+def config_of(head: Head, outputs: int, neighbours: int = NEIGHBOURS) -> UNetConfig:
+    return UNetConfig(maps_in(head) * (2 * neighbours + 1), outputs, width=head.width, widest=3 * head.width)
+
+
+def near(example: Example, s: int) -> list[NDArray[Any]]:
+    """The slice and its neighbours, as `stack_neighbours` orders them."""
+    inputs, last = example["inputs"], example["inputs"].shape[1] - 1
+    at = [min(max(s + k, 0), last) for k in range(-NEIGHBOURS, NEIGHBOURS + 1)]
+    return [inputs[c, k] for c in range(len(inputs)) for k in at]
+
+
+# ---------------------------------------------------------------- outlines
+
+def build_outline(head: Head) -> nn.Module:
+    net = UNet(config_of(head, len(head.outputs) + head.exclusive))
+    if not head.exclusive:
+        assert net.answer.bias is not None
+        nn.init.constant_(net.answer.bias, -3.0)            # what is looked for is rare
+    return net
+
+
+def draw_outline(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
+    """Half of the slices hold something, one output as often as another, and are looked at there."""
+    stacks, centres = [], np.zeros((batch, 2))
+    for i in range(batch):
+        example, place = draw_slice(head, examples, rng, wanted=i % 2 == 0)
+        targets = example["targets"]
+        stacks.append(torch.from_numpy(np.stack([*near(example, place[0]), *targets[:, place[0]]]).astype(np.float32)))
+        centres[i] = centre_of(place, targets.shape[2:], rng)
+    same = max(s.shape[-2] for s in stacks), max(s.shape[-1] for s in stacks)
+    stack = torch.stack([functional.pad(s, (0, same[1] - s.shape[-1], 0, same[0] - s.shape[-2])) for s in stacks])
+    kinds = stack.shape[1] - maps_in(head) * (2 * NEIGHBOURS + 1)
+    moved = move(stack, centres, SIZE, rng, codes=kinds)
+    image, targets = moved[:, :-kinds], moved[:, -kinds:]
+    return {"image": look(image, rng, maps_in(head)), "targets": targets[:, 0].long() if head.exclusive else targets}
+
+
+def draw_slice(head: Head, examples: Sequence[Example], rng: Rng, wanted: bool) -> tuple[Example, tuple[int, int, int] | tuple[int]]:
+    for _ in range(8):
+        example = examples[rng.integers(len(examples))]
+        targets = example["targets"]
+        if not wanted or head.exclusive:
+            return example, (int(rng.integers(targets.shape[1])),)
+        kind = int(rng.integers(len(targets)))
+        held = slices_with(example, kind)
+        if len(held):
+            s = int(held[rng.integers(len(held))])
+            points = np.argwhere(targets[kind, s])
+            row, col = points[rng.integers(len(points))]
+            return example, (s, int(row), int(col))
+    return example, (int(rng.integers(targets.shape[1])),)
+
+
+def slices_with(example: Example, kind: int) -> NDArray[np.int64]:
+    held = example.facts.setdefault("held", {})
+    if kind not in held:
+        held[kind] = np.flatnonzero(example["targets"][kind].any((1, 2)))
+    return held[kind]
+
+
+def centre_of(place: tuple[int, ...], shape: tuple[int, ...], rng: Rng) -> tuple[float, float]:
+    """(column, row) in -1..1 of the middle of the square that is drawn: near the point, and within the slice."""
+    found = []
+    for axis, length in ((2, shape[1]), (1, shape[0])):
+        room = max(0.0, 1 - SIZE / length)
+        wish = (place[axis] + 0.5) / length * 2 - 1 + rng.normal(0, 0.15) if len(place) == 3 else rng.uniform(-1, 1) * room
+        found.append(float(np.clip(wish, -room, room)) + float(rng.normal(0, 0.04)))
+    return found[0], found[1]
+
+
+def loss_outline(head: Head, net: nn.Module, batch: Batch) -> Tensor:
+    logits = net(batch["image"])
+    return classes_loss(logits, batch["targets"]) if head.exclusive else outline_loss(logits, batch["targets"])
+
+
+def outline_finish(head: Head) -> Callable[[Tensor], Tensor]:
+    return (lambda x: torch.softmax(x, 1)[:, 1:]) if head.exclusive else torch.sigmoid
+
+
+def predict_outline(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
+    return planes(net, example["inputs"], net.config.stride, device, outline_finish(head), flips=True)
+
+
+def masks_of(head: Head, probability: NDArray[np.float32]) -> NDArray[np.bool_]:
+    if not head.exclusive:
+        return probability > LIKELY
+    code = np.concatenate([1 - probability.sum(0, keepdims=True), probability]).argmax(0)
+    return np.stack([code == k + 1 for k in range(len(head.outputs))])
+
+
+def truth_masks(head: Head, example: Example) -> NDArray[np.bool_]:
+    targets = np.asarray(example["targets"])
+    return np.stack([targets[0] == k + 1 for k in range(len(head.outputs))]) if head.exclusive else targets > 0
+
+
+def score_outline(head: Head, probability: NDArray[np.float32], example: Example) -> Scores:
+    """Dice of each output that is there; what is found where there is nothing, mL; whether what is there is found at all."""
+    found, truth = masks_of(head, probability), truth_masks(head, example)
+    scores: Scores = {}
+    for k, name in enumerate(head.outputs):
+        size = f" {name}" if len(head.outputs) > 1 else ""
+        if truth[k].any():
+            scores[f"dice{size}"] = dice(found[k], truth[k])
+            scores[f"volume_error_ml{size}"] = abs(int(found[k].sum()) - int(truth[k].sum())) * example.voxel_ml
+            scores[f"detected{size}"] = float((found[k] & truth[k]).any())
+        else:
+            scores[f"false_ml{size}"] = int(found[k].sum()) * example.voxel_ml
+    overlaps = [v for k, v in scores.items() if k.startswith("dice")]
+    if overlaps:
+        scores["dice"] = float(np.mean(overlaps))
+    scores["validation"] = 1 - scores["dice"] if overlaps else min(1.0, sum(v for k, v in scores.items() if k.startswith("false_ml")) / 20)
+    return scores
+
+
+# ---------------------------------------------------------------- two stages
+
+def build_detect(head: Head) -> nn.Module:
+    net = TwoStage(config_of(head, len(head.outputs)), maps_in(head))
+    assert net.map.answer.bias is not None
+    nn.init.constant_(net.map.answer.bias, -3.0)
+    return net
+
+
+@dataclass(frozen=True)
+class Spots:
+    """Candidates of a case: probability map, the map of spots, and each one's label, centre, chance by the judge."""
+
+    probability: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    index: list[int]
+    centres: list[tuple[int, int, int]]
+    chance: NDArray[np.float32]
+
+
+def propose(net: nn.Module, example: Example, device: str) -> Spots:
+    assert isinstance(net, TwoStage)
+    probability = planes(net, example["inputs"], net.map.config.stride, device, torch.sigmoid, flips=True)[0]
+    found, labels = candidates(probability)
+    return Spots(probability, labels, [c.label for c in found], [c.centre for c in found], np.array([c.peak for c in found], np.float32))
+
+
+def judge_patches(example: Example, spots: Spots) -> tuple[Tensor, NDArray[np.bool_]]:
+    """(cubes, which are true) of a case's candidates; cubes of the truth itself are added, so that there is always one of each."""
+    truth = np.asarray(example["targets"])[0] > 0
+    right = [bool(truth[spots.labels == k].any()) for k in spots.index]
+    real, count = ndimage.label(truth, np.ones((3, 3, 3)))
+    middles = [tuple(int(v) for v in c) for c in ndimage.center_of_mass(truth, real, range(1, count + 1))] if count else []
+    cubes = patches(np.asarray(example["inputs"], np.float32), spots.probability, [*spots.centres, *middles])
+    return cubes, np.array([*right, *([True] * len(middles))], bool)
+
+
+def draw_judge(pool: tuple[Tensor, NDArray[np.bool_]], rng: Rng, batch: int) -> Batch:
+    cubes, right = pool
+    sides = [np.flatnonzero(right == (i % 2 == 0)) for i in range(batch)]
+    index = [int(side[rng.integers(len(side))]) if len(side) else int(rng.integers(len(right))) for side in sides]
+    drawn = cubes[index].clone()
+    for axis in (-1, -2, -3):
+        drawn = torch.stack([c.flip(axis) if rng.uniform() < 0.5 else c for c in drawn])
+    gain = torch.from_numpy(rng.uniform(0.85, 1.15, batch)).float()[:, None, None, None, None]
+    return {"cubes": drawn * gain, "right": torch.from_numpy(right[index]).float()}
+
+
+def loss_judge(net: nn.Module, batch: Batch) -> Tensor:
+    assert isinstance(net, TwoStage)
+    return functional.binary_cross_entropy_with_logits(net.judged(batch["cubes"]), batch["right"])
+
+
+def predict_detect(head: Head, net: nn.Module, example: Example, device: str) -> Spots:
+    """Candidates, each with the judge's chance that it is one."""
+    spots = propose(net, example, device)
+    if not spots.index:
+        return spots
+    cubes = patches(np.asarray(example["inputs"], np.float32), spots.probability, spots.centres)
+    assert isinstance(net, TwoStage)
+    with torch.inference_mode():
+        chance = torch.sigmoid(torch.cat([net.judged(cubes[i:i + 32].to(device)).float().cpu() for i in range(0, len(cubes), 32)])).numpy()
+    return Spots(spots.probability, spots.labels, spots.index, spots.centres, chance)
+
+
+def detected_mask(spots: Spots, chance: float = LIKELY) -> NDArray[np.bool_]:
+    """The points likely in themselves of the candidates that the judge lets pass, at least the surest points of each."""
+    kept = [k for k, c in zip(spots.index, spots.chance, strict=True) if c >= chance]
+    inside = np.isin(spots.labels, kept)
+    return inside & (spots.probability > 0.4)
+
+
+def score_detect(head: Head, spots: Spots, example: Example) -> Scores:
+    """Counts for the pooled figures, Dice where something is there; a lesion is found when a kept candidate touches it."""
+    truth = np.asarray(example["targets"])[0] > 0
+    real, count = ndimage.label(truth, np.ones((3, 3, 3)))
+    kept = [k for k, c in zip(spots.index, spots.chance, strict=True) if c >= LIKELY]
+    touched = {int(v) for v in np.unique(real[np.isin(spots.labels, kept)])} - {0}
+    false = sum(not truth[spots.labels == k].any() for k in kept)
+    scores: Scores = {"lesions": float(count), "lesions_found": float(len(touched)), "false_positives": float(false)}
+    if "mimics" in example.arrays:
+        mimics = np.asarray(example["mimics"]) > 0
+        scores["mimics_taken"] = float(sum(bool(mimics[spots.labels == k].any()) and not truth[spots.labels == k].any() for k in kept))
+    found = detected_mask(spots)
+    if count:
+        scores |= {"dice": dice(found, truth), "detected": float(bool(touched)),
+                   "volume_error_ml": abs(int(found.sum()) - int(truth.sum())) * example.voxel_ml}
+    else:
+        scores |= {"false_ml": int(found.sum()) * example.voxel_ml, "clean": float(not kept)}
+    scores["validation"] = 1 - scores.get("dice", 0.0 if kept else 1.0) + 0.1 * min(false, 5)
+    return scores
+
+
+# ---------------------------------------------------------------- images
+
+def build_image(head: Head) -> nn.Module:
+    net = UNet(config_of(head, len(head.outputs)))
+    if head.start:
+        nn.init.zeros_(net.answer.weight)
+        assert net.answer.bias is not None
+        nn.init.zeros_(net.answer.bias)                     # begin by giving the input back
+    return net
+
+
+def draw_image(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
+    stacks = []
+    size = min(SIZE, *(min(e["inputs"].shape[-2:]) // 16 * 16 for e in examples[:1]))
+    while len(stacks) < batch:
+        example = examples[rng.integers(len(examples))]
+        s = int(rng.integers(example["inputs"].shape[1]))
+        if example["inside"][s].any():
+            stacks.append(np.stack([*near(example, s), *example["targets"][:, s]]).astype(np.float32))
+    pieces = torch.cat([cut(torch.from_numpy(stack)[None], size, rng) for stack in stacks])
+    kinds = len(head.outputs)
+    return {"image": pieces[:, :-kinds], "targets": pieces[:, -kinds:]}
+
+
+def start_map(head: Head) -> int:
+    """Channel of `stack_neighbours` that holds the slice the answer is a change of."""
+    before = sum(width_of(name, head.series) for name in head.inputs[:head.inputs.index(head.start)])
+    return before * (2 * NEIGHBOURS + 1) + NEIGHBOURS
+
+
+class Made(nn.Module):
+    """The U-Net, and the input that its answer is added to."""
+
+    def __init__(self, head: Head, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.at = net, start_map(head) if head.start else None
+        self.config = net.config
+
+    def forward(self, image: Tensor) -> Tensor:
+        answer = self.net(image)
+        return answer if self.at is None else answer + image[:, self.at:self.at + 1].to(answer.dtype)
+
+
+def loss_image(head: Head, net: nn.Module, batch: Batch) -> Tensor:
+    made = Made(head, net)(batch["image"])
+    batch["made"] = made
+    return image_loss(made, batch["targets"], head.loss)
+
+
+def predict_image(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
+    return planes(Made(head, net), example["inputs"], net.config.stride, device, flips=True)
+
+
+def score_image(head: Head, made: NDArray[np.float32], example: Example) -> Scores:
+    truth, inside = np.asarray(example["targets"], np.float32), np.asarray(example["inside"]) > 0
+    scores: Scores = {}
+    for k, name in enumerate(head.outputs):
+        scale = float(example.facts["scales"][name]) if name in ("CT", "FULL_DOSE") else 1.0
+        figures = image_error(made[k] * scale, truth[k] * scale, inside)
+        scores |= {f"{key}_{name.lower()}" if len(head.outputs) > 1 else key: value for key, value in figures.items()}
+        if name == "CT":
+            for tissue, low, high in (("bone", 250, 4000), ("soft", -200, 250), ("air", -2000, -200)):
+                part = (truth[k] * scale >= low) & (truth[k] * scale < high) & (inside | (tissue == "air"))
+                if part.any():
+                    scores[f"mae_{tissue}"] = float(np.abs(made[k] - truth[k])[part].mean() * scale)
+    main = head.metric if head.metric in scores else "ssim"
+    scores["validation"] = scores[main] if head.better == "lower" else 1 - scores[main]
+    return scores
+
+
+# ---------------------------------------------------------------- classes
+
+def build_category(head: Head) -> nn.Module:
+    return SliceAttention(config_of(head, len(head.outputs), neighbours=0))
+
+
+def some_slices(example: Example, rng: Rng | None) -> NDArray[np.float32]:
+    """SLICES of a case, evenly spread, or as many as there are: (slices, C, H, W)."""
+    count = example["inputs"].shape[1]
+    edges = np.linspace(0, count, min(SLICES, count) + 1)
+    at = [int(rng.uniform(a, b)) if rng is not None else int((a + b) / 2) for a, b in pairwise(edges)]
+    return np.asarray(example["inputs"], np.float32)[:, at].transpose(1, 0, 2, 3)
+
+
+def draw_category(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
+    """Classes alike; the slices of a volume are turned and lit alike."""
+    classes = [[e for e in examples if e.facts["category"] == k] for k in range(len(head.outputs))]
+    classes = [c for c in classes if c]
+    stacks, labels = [], []
+    for _ in range(batch):
+        own = classes[rng.integers(len(classes))]
+        example = own[rng.integers(len(own))]
+        stacks.append(torch.from_numpy(some_slices(example, rng)))
+        labels.append(int(example.facts["category"]))
+    volumes = torch.stack(stacks)
+    b, s, c, h, w = volumes.shape
+    moved = move(volumes.flatten(1, 2), rng.normal(0, 0.04, (b, 2)), side_of(h, w), rng)
+    return {"image": look(moved, rng, 1).reshape(b, s, c, *moved.shape[-2:]), "labels": torch.tensor(labels)}
+
+
+def side_of(height: int, width: int) -> int:
+    return min(SIZE, -(-max(height, width) // 16) * 16)
+
+
+def loss_category(head: Head, net: nn.Module, batch: Batch) -> Tensor:
+    return functional.cross_entropy(net(batch["image"]).logits, batch["labels"], label_smoothing=0.05)
+
+
+def predict_category(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
+    volume = torch.from_numpy(some_slices(example, None))
+    high, wide = (-n % 16 for n in volume.shape[-2:])
+    volume = functional.pad(volume, (0, wide, 0, high))
+    with torch.inference_mode():
+        both = net(torch.stack([volume, volume.flip(-1)]).to(device)).logits.float()
+    return torch.softmax(both, 1).mean(0).cpu().numpy()
+
+
+def score_category(head: Head, probability: NDArray[np.float32], example: Example) -> Scores:
+    label = int(example.facts["category"])
+    return {"validation": float(-np.log(max(float(probability[label]), 1e-6))), "label": float(label)} | {
+        f"p{k}": float(p) for k, p in enumerate(probability)}
+
+
+# ---------------------------------------------------------------- volumes, age and sex
+
+def build_volumes(head: Head) -> nn.Module:
+    return Clinical(len(head.outputs))
+
+
+def draw_volumes(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
+    index = rng.integers(len(examples), size=batch)
+    values = np.stack([patient_values(examples[i].facts["numbers"]) for i in index])
+    return {"values": torch.from_numpy(values).float(), "labels": torch.tensor([int(examples[i].facts["category"]) for i in index])}
+
+
+def loss_volumes(head: Head, net: nn.Module, batch: Batch) -> Tensor:
+    return functional.cross_entropy(net(batch["values"]), batch["labels"])
+
+
+def predict_volumes(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        values = torch.from_numpy(patient_values(example.facts["numbers"])).float()[None]
+        return torch.softmax(net(values.to(device)), 1)[0].cpu().numpy()
+
+
+# ---------------------------------------------------------------- raw data
+
+def build_rebuild(head: Head) -> nn.Module:
+    return Unrolled(UnrolledConfig())
+
+
+def draw_rebuild(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
+    """One slice of one undersampling each, scaled so that its brightest point is about 1."""
+    rows: list[tuple[Any, ...]] = []
+    for _ in range(batch):
+        example = examples[rng.integers(len(examples))]
+        s, f = int(rng.integers(example["start"].shape[1])), int(rng.integers(len(example["start"])))
+        start, truth = np.asarray(example["start"][f, s]), np.asarray(example["targets"][0, s], np.float32)
+        scale = float(np.abs(start).max()) + 1e-12
+        rows.append((start / scale, np.asarray(example["coils"][:, s]), np.asarray(example["kernels"][f]), truth / scale))
+    start, coils, kernels, truth = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
+    return {"start": start, "coils": coils, "kernels": kernels, "targets": truth[:, None]}
+
+
+def loss_rebuild(head: Head, net: nn.Module, batch: Batch) -> Tensor:
+    made = net(batch["start"], batch["coils"], batch["kernels"]).abs()[:, None]
+    return 5 * image_loss(made, batch["targets"], head.loss)
+
+
+def predict_rebuild(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
+    """(undersamplings, S, H, W) magnitude."""
+    answer = np.zeros(example["start"].shape, np.float32)
+    with torch.inference_mode():
+        for f, s in np.ndindex(*answer.shape[:2]):
+            parts = (example["start"][f, s], example["coils"][:, s], example["kernels"][f])
+            answer[f, s] = net(*(torch.from_numpy(np.array(p))[None].to(device) for p in parts)).abs()[0].cpu().numpy()
+    return answer
+
+
+def score_rebuild(head: Head, made: NDArray[np.float32], example: Example) -> Scores:
+    truth, inside = np.asarray(example["targets"], np.float32)[0], np.asarray(example["inside"]) > 0
+    scores: Scores = {}
+    for k, name in enumerate(head.outputs[: len(made)]):
+        figures = image_error(made[k], truth, inside)
+        scores |= {f"{key} {name}" if len(head.outputs) > 1 else key: value for key, value in figures.items() if key in ("ssim", "psnr", "nmse")}
+    scores["ssim"] = float(np.mean([v for k, v in scores.items() if k.startswith("ssim")]))
+    scores["validation"] = 1 - scores["ssim"]
+    return scores
+
+
+# ---------------------------------------------------------------- series
+
+def build_series(head: Head) -> nn.Module:
+    return NextTime()
+
+
+def draw_series(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
+    """Stretches of series, each brought to the points the net knows."""
+    stretches = []
+    for _ in range(batch):
+        coarse = examples[rng.integers(len(examples))]["coarse"]
+        begin = int(rng.integers(max(1, len(coarse) - STRETCH)))
+        stretches.append(np.asarray(coarse[begin:begin + STRETCH], np.float32))
+    return {"series": torch.from_numpy(np.stack(stretches))}
+
+
+def loss_series(head: Head, net: nn.Module, batch: Batch) -> Tensor:
+    assert isinstance(net, NextTime)
+    return net.loss(batch["series"])
+
+
+def predict_series(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
+    """(networks, points): how each point of the brain follows each network."""
+    assert isinstance(net, NextTime)
+    coarse, series = (torch.from_numpy(np.asarray(example[name], np.float32)).to(device) for name in ("coarse", "series"))
+    return net.maps(coarse, series).cpu().numpy()
+
+
+def score_series(head: Head, maps: NDArray[np.float32], example: Example) -> Scores:
+    matched = match_maps(maps, np.asarray(example["maps"]))
+    return {"map_correlation": float(matched.mean()), "validation": 1 - float(matched.mean())}
+
+
+TASKS = {
+    "outline": Task(build_outline, draw_outline, loss_outline, predict_outline, score_outline),
+    "detect": Task(build_detect, draw_outline, loss_outline, predict_detect, score_detect),
+    "image": Task(build_image, draw_image, loss_image, predict_image, score_image),
+    "category": Task(build_category, draw_category, loss_category, predict_category, score_category, batch=4),
+    "volumes": Task(build_volumes, draw_volumes, loss_volumes, predict_volumes, score_category, batch=64),
+    "rebuild": Task(build_rebuild, draw_rebuild, loss_rebuild, predict_rebuild, score_rebuild, batch=2),
+    "series": Task(build_series, draw_series, loss_series, predict_series, score_series, batch=4),
+}

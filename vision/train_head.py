@@ -1,0 +1,287 @@
+"""Train any head of the table: simulated cases (or your own), drawn and changed anew each step, stopped by validation, resumed exactly.
+
+Each step's batch and dropout follow from (seed, step) alone, so that a run that was cut off and goes on ends with the same bytes.
+"""
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from data.errors import InputError, OutputError
+from data.head_images import own_cases
+from data.model_files import load_model, save_model
+from vision.checkpoints import keep, restore
+from vision.heads import Head, head_named
+from vision.heads.examples import Example, make_example, simulated_examples, split_counts
+from vision.heads.tasks import TASKS, Batch, draw_judge, judge_patches, loss_judge, predict_outline, propose, score_outline
+from vision.heads.two_stage import TwoStage
+from vision.heads.unet import PatchDiscriminator
+from vision.losses import fool_loss, judge_loss
+
+EPOCH = 100                 # steps
+PATIENCE = 8                # epochs without a better validation after which training stops
+VALIDATED = 6               # cases
+JUDGE_FROM = 0.65           # share of the training after which the second stage of a detector learns
+JUDGED = 40                 # cases whose candidates it learns from
+PEAK = 2e-3
+SIZE, EPOCHS = 80, 20       # cases and epochs unless asked otherwise; the review's transfer learning had 80 cases
+AHEAD = 3                   # batches drawn ahead
+FORMAT = "head-1"
+
+
+@dataclass
+class Run:
+    """Where a training stands; all of it goes into the checkpoint."""
+
+    step: int = 0
+    best: float = math.inf
+    stale: int = 0
+    stage: int = 0              # 1: the judge of a detector learns
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def main(name: str, data: Path | None = None, out: Path | None = None, size: int | None = None, epochs: int | None = None, seed: int = 0,
+         device: str = "cpu", resume: bool = False, base: Path | None = None, minutes: float | None = None, frozen: bool = False,
+         workers: int | None = None, anatomy: Path | None = None, report: Callable[..., None] = lambda *a, **k: None,
+         examples: dict[str, list[Example]] | None = None) -> dict[str, Any]:
+    """Train the head `name` into the folder `out`; its validation figure and what it took.
+
+    Args:
+        data: a folder that may hold synthseg_labelmaps (anatomy for the simulator) and own (patients that take the place of the simulated
+            ones: data.head_images).
+        size: cases in all, 60 / 15 / 25 % for training, validation and test.
+        minutes: stop by the clock instead of after `epochs`.
+        base: folder of a head whose weights to start from, where names and shapes are the same; `frozen` keeps its encoder as it is.
+        examples: made ready, by split, where a caller has them.
+    """
+    head = head_named(name)
+    if head.task == "program":
+        raise InputError(f"{name} has no training of its own; train {head.weights}" if head.weights else f"{name} has nothing to train")
+    out = Path(out or Path("build") / name)
+    rank, world = distributed()
+    if examples is None:
+        examples = gather(head, data, out, size or SIZE, seed, anatomy, workers, report)
+    torch.manual_seed(seed)
+    task = TASKS[head.task]
+    net = task.build(head).to(device)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if base is not None:
+        start_from(net, Path(base), frozen)
+    modules: dict[str, nn.Module] = {"net": net}
+    optimisers: dict[str,
+                     torch.optim.Optimizer] = {"net": torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], PEAK, weight_decay=0.01)}
+    if "adversarial" in head.loss:
+        modules["judge"] = PatchDiscriminator(len(head.outputs)).to(device)
+        optimisers["judge"] = torch.optim.AdamW(modules["judge"].parameters(), PEAK / 4, betas=(0.5, 0.9))
+    run, best, checkpoint = Run(), dict[str, Tensor](), out / "checkpoint.safetensors"
+    if resume and checkpoint.exists():
+        best, facts = restore(checkpoint, modules, optimisers)
+        run = Run(**facts)
+    begun, steps = time.monotonic() - run.seconds, (epochs or EPOCHS) * EPOCH
+    pool = candidates_of(net, examples["train"], device) if run.stage else None
+    with ThreadPoolExecutor(1) as drawer:
+        coming: dict[int, Future[Batch]] = {}
+        while (done := progress(run, steps, begun, minutes)) < 1 and (run.stale < PATIENCE or (head.task == "detect" and not run.stage)):
+            if head.task == "detect" and not run.stage and (done >= JUDGE_FROM or run.stale >= PATIENCE):
+                net.load_state_dict(best or net.state_dict())
+                run.stage, run.best, run.stale = 1, math.inf, 0
+                pool = candidates_of(net, examples["train"], device)
+            for step in range(run.step, run.step + AHEAD):
+                if step not in coming and pool is None:
+                    coming[step] = drawer.submit(draw, head, examples["train"], [seed, step, rank])
+            batch = coming.pop(run.step).result() if pool is None else draw_judge(pool, np.random.default_rng([seed, run.step, rank]), 24)
+            learn(head, modules, optimisers, batch, rate(done), run, device, world, [seed, run.step, rank])
+            run.step += 1
+            last = progress(run, steps, begun, minutes) >= 1
+            if run.step % EPOCH == 0 or last:
+                validation = agreed(validate(head, net, examples["validation"], device, run.stage), world, device)
+                run.history[-1]["validation"] = validation
+                run.stale = run.stale + 1
+                if validation < run.best:
+                    run.best, run.stale = validation, 0
+                    best = {k: v.detach().clone() for k, v in net.state_dict().items()}
+                run.seconds = time.monotonic() - begun
+                if rank == 0:
+                    keep(checkpoint, modules, optimisers, best, vars(run))
+                    report(run.step, steps, loss=run.history[-1]["loss"], validation=validation, minutes=run.seconds / 60)
+        for waiting in coming.values():
+            waiting.cancel()
+    net.load_state_dict(best or net.state_dict())
+    return finish(head, net.eval().cpu(), run, out, examples, seed, data, base) if rank == 0 else {}
+
+
+# ---------------------------------------------------------------- a step
+
+def draw(head: Head, examples: Sequence[Example], key: list[int]) -> Batch:
+    return TASKS[head.task].draw(head, examples, np.random.default_rng(key), TASKS[head.task].batch)
+
+
+def learn(head: Head, modules: dict[str, nn.Module], optimisers: dict[str, torch.optim.Optimizer], batch: Batch, pace: float, run: Run, device: str,
+          world: int, key: list[int]) -> None:
+    net = modules["net"].train()
+    if run.stage:
+        assert isinstance(net, TwoStage)
+        net.map.eval()                                      # it is done
+    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+    batch = {k: v.to(device, memory_format=torch.channels_last) if v.ndim == 4 and not v.is_complex() else v.to(device) for k, v in batch.items()}
+    for optimiser in optimisers.values():
+        for group in optimiser.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * pace
+    with torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda")):
+        loss = loss_judge(net, batch) if run.stage else TASKS[head.task].loss(head, net, batch)
+        if "judge" in modules:
+            loss = loss + 0.02 * fool_loss(modules["judge"](batch["made"]))
+    step(net, optimisers["net"], loss, world)
+    if "judge" in modules:
+        judge = modules["judge"].train()
+        step(judge, optimisers["judge"], judge_loss(judge(batch["targets"]), judge(batch["made"].detach())), world)
+    value = float(loss.detach())
+    if run.step % EPOCH == 0 or not run.history:
+        run.history.append({"step": run.step, "loss": value})
+    run.history[-1]["loss"] += 0.05 * (value - run.history[-1]["loss"])
+
+
+def step(net: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, world: int) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    if world > 1:
+        for p in net.parameters():
+            if p.grad is not None:
+                torch.distributed.all_reduce(p.grad)
+                p.grad /= world
+    nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+    optimiser.step()
+
+
+def rate(done: float) -> float:
+    return min(1.0, done / 0.05 + 0.02) * (0.5 * (1 + math.cos(math.pi * done)) + 0.01)
+
+
+def progress(run: Run, steps: int, begun: float, minutes: float | None) -> float:
+    if minutes is None:
+        return run.step / steps
+    return (time.monotonic() - begun) / (60 * minutes)
+
+
+def distributed() -> tuple[int, int]:
+    """(rank, processes) under torchrun, else (0, 1)."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return (torch.distributed.get_rank(), world) if world > 1 else (0, 1)
+
+
+def agreed(value: float, world: int, device: str) -> float:
+    """The mean over all processes, so that all stop at the same step."""
+    if world == 1:
+        return value
+    shared = torch.tensor(value, device=device, dtype=torch.float64)
+    torch.distributed.all_reduce(shared)
+    return float(shared) / world
+
+
+# ---------------------------------------------------------------- cases, validation, the end
+
+def gather(head: Head, data: Path | None, out: Path, size: int, seed: int, anatomy: Path | None, workers: int | None,
+           report: Callable[..., None]) -> dict[str, list[Example]]:
+    """Examples for training and validation: the department's own where there are some, else simulated."""
+    counts = split_counts(size)
+    own = own_cases(Path(data) / "own", head.inputs, head.outputs, head.modality) if data and (Path(data) / "own").is_dir() else []
+    if own:
+        return split_own(head, own)
+    if anatomy is None and data and (Path(data) / "synthseg_labelmaps").is_dir():
+        anatomy = Path(data) / "synthseg_labelmaps"
+    return {split: simulated_examples(head, split, counts[split], out / "cases", seed, anatomy, workers or 1, report)
+            for split in ("train", "validation")}
+
+
+def split_own(head: Head, cases: Sequence[Any]) -> dict[str, list[Example]]:
+    """By patient, in an order that the patient's name decides, so that a patient added later moves no other."""
+    order = sorted(cases, key=lambda case: np.random.default_rng(list(case.patient.encode())).random())
+    counts = split_counts(len(order))
+    edges = np.cumsum([0, counts["train"], counts["validation"], counts["test"]])
+    return {split: [make_example(head, case, case.patient) for case in order[a:b]]
+            for split, a, b in zip(("train", "validation", "test"), edges[:-1], edges[1:], strict=True)}
+
+
+def candidates_of(net: nn.Module, examples: Sequence[Example], device: str) -> tuple[Tensor, NDArray[np.bool_]]:
+    net.eval()
+    found = [judge_patches(example, propose(net, example, device)) for example in examples[:JUDGED]]
+    return torch.cat([cubes for cubes, _ in found]), np.concatenate([right for _, right in found])
+
+
+def validate(head: Head, net: nn.Module, examples: Sequence[Example], device: str, stage: int) -> float:
+    net.eval()
+    task, values = TASKS[head.task], []
+    for example in examples if head.task in ("category", "volumes") else examples[:VALIDATED]:
+        if head.task == "detect" and not stage:
+            assert isinstance(net, TwoStage)
+            values.append(score_outline(head, predict_outline(head, net.map, example, device), example)["validation"])
+        else:
+            values.append(task.score(head, task.predict(head, net, example, device), example)["validation"])
+    return float(np.mean(values))
+
+
+def start_from(net: nn.Module, folder: Path, frozen: bool) -> None:
+    """Weights of another head, where names and shapes are the same: the shared encoder above all."""
+    _, tensors = load_model(folder)
+    own = net.state_dict()
+    fitting = {k: torch.from_numpy(v.astype(np.float32)) for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+    if not any(k.startswith("down.") or ".down." in k for k in fitting):
+        raise InputError(f"{folder} has no encoder that fits this head; give a head of the same width and channels")
+    net.load_state_dict(fitting, strict=False)
+    if frozen:
+        for name, p in net.named_parameters():
+            p.requires_grad_(not (name in fitting and "down." in name))
+
+
+def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, list[Example]], seed: int, data: Path | None,
+           base: Path | None) -> dict[str, Any]:
+    """Write the weights as float16, the card and the loss plot; the checkpoint goes."""
+    from vision.head_pictures import plot_history
+
+    tensors = {k: v.numpy().astype(np.float16) if v.is_floating_point() else v.numpy() for k, v in net.state_dict().items() if "num_batches" not in k}
+    first = examples["train"][0]
+    config = {"version": f"{head.name}-1", "format": FORMAT, "head": head.name, "inputs": list(head.inputs), "outputs": list(head.outputs),
+              "width": head.width, "spacing_mm": first.facts.get("spacing_mm")}
+    real = not first.facts["patient"].startswith("simulated")
+    figures = {"validation": round(run.best, 4), "steps": run.step, "minutes": round(run.seconds / 60, 1)}
+    card = {"name": config["version"], "what": head.what, "recipe": "own patients" if real else f"simulated: {head.recipe}",
+            "trained_on": {split: len(rows) for split, rows in examples.items() if split != "test"},
+            "heads simulated": None if real else "SynthSeg label maps (BBillot/SynthSeg, Apache-2.0)" if data else "MNI152 (nilearn)",
+            "started from": str(base) if base else "nothing", "seed": seed, "parameters": sum(p.numel() for p in net.parameters()),
+            "figures": figures}
+    try:
+        save_model(out, tensors, config, card)
+        plot_history(run.history, out / "training.png")
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written ({error.strerror}); make room, then go on with --resume") from None
+    (out / "checkpoint.safetensors").unlink(missing_ok=True)
+    return figures
+
+
+def load_head(head: Head, folder: Path | None = None, device: str = "cpu") -> nn.Module:
+    """The trained net of a row. Raises ModelError when the folder is missing, altered or of another head."""
+    from data.errors import ModelError
+
+    folder = Path(folder or head.folder)
+    config, tensors = load_model(folder)
+    net = TASKS[head.task].build(head)
+    state = {k: torch.from_numpy(v.astype(np.float32) if v.dtype == np.float16 else v) for k, v in tensors.items()}
+    expected = {k: tuple(v.shape) for k, v in net.state_dict().items() if "num_batches" not in k}
+    if config.get("head") != head.name or {k: tuple(v.shape) for k, v in state.items()} != expected:
+        raise ModelError(f"{folder} holds no weights of {head.name} as it is now; train it with `wetread train {head.name}`")
+    net.load_state_dict(state, strict=False)
+    return net.to(device).eval()
