@@ -15,7 +15,8 @@ NO_AGENT = re.compile(r"\b(?:w/o|wo|without|no|non|plain)\b[ -]?(?:iv )?(?:contr
 AGENT = re.compile(r"\b(w|with|gad\w*|contrast|dye|cta|ctv|ctp|enhanced|wwo|(ct|cat) (angio|veno|perf)\w*|post[- ]?(con\w*|gad))\b|\bw/(?!o)|"
                    r"\+ ?c\b(?! ?-?spine)", re.I)
 WITH_NO_AGENT = re.compile(r"\bw(ith|/)? ?(mrs|spectro\w*|perfusion|dti|sedation|an(a)?es\w*|ga|mra|mrv|cine|thin\w*|flow|recons?|3d|nav\w*|"
-                           r"swi|dwi|csf|fiesta|volum\w*)\b", re.I)
+                           r"swi|dwi|csf|fiesta|volum\w*|mpr\w*|bone (windows?|alg\w*|recon\w*)|stealth|fiducials?|coronal\w*|sagittal\w*|"
+                           r"reformats?|c-?spine|cervical spine|attention|views?|anesthesiologist)\b", re.I)
 
 
 def modalities_of(words: str) -> set[str]:

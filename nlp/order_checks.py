@@ -17,8 +17,9 @@ SIDE = re.compile(r"(?<![\w/.&'-])(left|right|[lr]hs|lt|rt(?= (?!to\b|in\b|for\b
                   r"in (situ|place|behind)|work|school|over|with|by|on|untreated)\b)", re.I)
 # the last digit of these ICD-10-CM codes is the side: 1 right, 2 left (ear, optic nerve, eye muscles, carotid)
 SIDED_CODE = re.compile(r"\b(?:h(?:6\d|7\d|8\d|9[0-5])\.[0-9a]\d{0,2}|h46\.\d|h47\.0\d|h49\.\d|i65\.[02])([123])\b", re.I)
-SAME_SIDE = re.compile(r"\b(left|right|l|r) (?:mca|aca|ica|m1|m2|hemispher\w+|cerebral)\b[^.;\n]{0,40}?\b(left|right|l|r)[ -]"
-                       r"(?:sided )?(?:hemi(?:par|pleg)\w+|weakness|arm weak\w*|leg weak\w*)", re.I)
+SAME_SIDE = re.compile(r"\b(left|right|lt|rt|l|r) (?:mca|aca|ica|m1|m2|hemispher\w+|cerebral|thalam\w+|basal ganglia|corona radiata|internal capsule|"
+                       r"putam\w+)\b[^.;\n]{0,40}?(?<!no )(?<!old )\b(left|right|lt|rt|l|r)[ -]"
+                       r"(?:(?:sided?|face|arm|leg|and|/|&|\+)[ /]?){0,5} ?(?:hemi(?:par|pleg)\w+|weak\w*|hemi\b|plegi\w+|numb\w*|drift)", re.I)
 
 WEAK_THEN_LESION = re.compile(r"\b(left|right|l|r)[ -](?:sided )?(?:hemi(?:par|pleg)\w+|arm (?:and|&|\+|/) ?leg weak\w*)\b[^.;\n]{0,40}?"
                               r"\b(left|right|l|r) (?:mca|aca|ica|m1|m2|hemispher\w+) (?:occl\w*|clot|infarct\w*|stroke|territory|"
@@ -86,23 +87,104 @@ LUMBAR = re.compile(r"\b(mri?|ct|xr) [lc](?=$| (w|wo|w/?wo|w/o|with\w*|s|and|or|
 def sides_conflict(click: str, words: Words, priors: tuple[str, ...], doubt: Rule) -> list[Evidence]:
     """Opposite sides in click, words, codes and priors; or the text doubts its own side; or the weakness lies on the side of the stroke."""
     text = words.original
-    said, coded = list(SIDE.finditer(text)), list(SIDED_CODE.finditer(text))
-    clicked = {side(m[1]) for m in SIDE.finditer(LUMBAR.sub(" ", click))}
+    said, coded = list(SIDE.finditer(text)), [m for pattern in (SIDED_CODE, SIDED_LIMB_CODE) for m in pattern.finditer(text)]
+    clicked = {side(m[1]) for m in CLICKED_SIDE.finditer(LUMBAR.sub(" ", click))}
     in_words, in_codes = {side(m[1]) for m in said}, {side(m[1]) for m in coded} - {"both"}
     against = [m for m in (*said, *coded) if len(clicked) == 1 and side(m[1]) not in {"both", *clicked}]
-    if against and 2 * len(against) >= len(said) + len(coded):
+    if against and 2 * len(against) >= len(said) + len(coded) and (2 * len(against) > len(said) + len(coded) or speaks_of(click, against, text)):
         return [Evidence(click, field="ordered_exam"), span_of(against[0], text)]
+    if len(clicked) == 1 and (ours := of_the_click(click, said, text)) and all(side(m[1]) not in {"both", *clicked} for m in ours):
+        return [Evidence(click, field="ordered_exam"), span_of(ours[0], text)]
+    if len(clicked) == 1 and not said and (other := [p for p in priors if same_part(click, p) and opposite(p, clicked)]):
+        return [Evidence(click, field="ordered_exam"), Evidence(other[0], field="priors")]
     if len(in_words) == len(in_codes) == 1 and in_words != in_codes:
         return [span_of(said[0], text), span_of(coded[0], text)]
     if in_words == {"left", "right"} and (doubted := spans(doubt, words)):
         return doubted
     if same := [span_of(m, text) for m in (*SAME_SIDE.finditer(text), *WEAK_THEN_LESION.finditer(text)) if side(m[1]) == side(m[2])]:
         return same
+    if wrong := planned_elsewhere(said, text):
+        return wrong
     if inside := sides_within(text):
         return inside
     now = sided_nouns(text)
     return [Evidence(prior, field="priors") for prior in priors
             if any(noun in now and len(sides | now[noun]) == 2 and len(now[noun]) == 1 for noun, sides in sided_nouns(prior).items())][:1]
+
+
+# what a click is about -> what is said of the same part; a stroke's limbs lie on the other side and say nothing about a carotid
+PART_OF_CLICK = [(re.compile(click, re.I), re.compile(rf"\b(?:{said})\b", re.I)) for click, said in (
+    (r"\bia[mc]s?\b|temporal|\bear\b|mastoid|auditory|acoustic|t-?bone",
+     r"ears?|ia[mc]s?|hearing|s?snhl|tinnitus|deaf\w*|otalgia|ot?orrh?\w*|cholesteatoma|mastoid\w*|schwannoma|acoustic|cochlea\w*|pinna|"
+     r"postauric\w*|retroauric\w*"),
+    (r"orbit|\beye|optic", r"eyes?|orbit\w*|optic|proptosis|ptosis|vision|visual|exophthalm\w*|globe|lid|periorb\w*|onsm|acuity"),
+    (r"trigem|\btn\b|\bface|facial|\btmj\b|max\w*|mandib|\bzmc",
+     r"face|facial|cheek|v[123]|jaw|tmj|trigem\w*|tgn|tn|zmc|mandib\w*|maxill\w*|tongue|gum"),
+    (r"plexus|shoulder|\barm\b|\bhand\b",
+     r"arm|hand|shoulder|plexus|upper (?:limb|extremity)|ue|grip|biceps|triceps|deltoid|scapula\w*|winging|flail|brachial"),
+    (r"carotid|\bneck\b", r"carotid|ica|cca|cea|bruit|neck|parotid|submandib\w*|tonsil\w*|thyroid|jugular|node|horner\w*|vert\w*"),
+    (r"\bleg\b|sciatic|lumbosacral plexus|ls plexus|\bhip\b", r"leg|foot|thigh|calf|sciatica?|hip|buttock"))]
+FINE = re.compile(r"\b(normal|fine|ok|okay|clear|unaffected|intact|wnl|good|spared|5/5|nl|unremarkable|strong|full|negative|neg|healthy|"
+                  r"better|"
+                  r"resolved|gone|recovered)\b|^\W*side\b[^.;,]{0,8}$", re.I)
+NOT_THIS = re.compile(r"\b(?:no|not|nothing|nil|denies|without|normal|spared?s?|unlike|old|prior|previous|remote|hx|h/o|s/p)(?: \w+){0,2} (?:on |"
+                      r"in |the |of )*$", re.I)
+# a click writes RT at its end, and the body part behind it
+CLICKED_SIDE = re.compile(r"(?<![\w/.&'])(left|right|[lr]hs|lt|rt|l|r)(?![\w/&'])(?!-? ?(?:spine|sp)\b)", re.I)
+# sciatica M54.3x and M54.4x, hemiplegia G81.xx, infarct of one artery I63.x1x, carpal tunnel G56.0x: 1 right, 2 left (G81: 3 right, 4 left)
+SIDED_LIMB_CODE = re.compile(r"\b(?:m54\.[34]|g81\.\d|i63\.[0-5][1-4]|g56\.\d|m25\.51|c69\.\d)([1-4])\b(?<!i63\.\d[1-4][34])", re.I)
+PROCEDURE = (r"crani\w*|resection|cea|endarterectomy|mvd|biopsy|thrombectomy|gamma knife|srs|gk|micro-?discectomy|foraminotomy|tfesi|esi|injection|"
+             r"mastoidectomy|parotidectomy|stapedectomy|tympanoplasty|implant|arthrocentesis|enucleation|decompression|fess|lobectomy|stent|ablation")
+PLANNED_SIDE = re.compile(rf"\b(?:for|planned|plan\w*|scheduled|booked|consent\w*|listed|pre-?op|going for|awaiting|posted(?: for| as)?|boarded)"
+                          rf"\W{{1,2}}(?:(?!left|right|lt|rt\b)\w+\W){{0,3}}(left|right|lt|rt|l|r)\W(?:\w+[ -]){{0,3}}?(?:{PROCEDURE})\b", re.I)
+LIMB = re.compile(r"\b(?:arm|leg|hand|foot|face|facial|droop|hemi\w*|weak\w*|numb\w*|limb|sided?|drift|motor|sensory|homonymous|hh|field|neglect|"
+                  r"gaze|eye)\b", re.I)
+
+
+def about(m: re.Match[str], text: str) -> str:
+    """The words beside a side, within its clause: three behind, two before."""
+    after = re.split(r"[.;,\n(]", text[m.end():m.end() + 40])[0]
+    before = re.split(r"[.;,\n)]", text[max(0, m.start() - 25):m.start()])[-1]
+    return " ".join([*before.split()[-2:], *after.split()[:3]])
+
+
+def passed_over(m: re.Match[str], text: str) -> bool:
+    """A side said to be well, or of long ago."""
+    clause = SIDE.split(re.split(r"[.;,\n]", text[m.end():m.end() + 40])[0])[0]
+    return bool(FINE.search(clause) or NOT_THIS.search(text[max(0, m.start() - 25):m.start()]))
+
+
+def of_the_click(click: str, said: list[re.Match[str]], text: str) -> list[re.Match[str]]:
+    """The sides that the text gives to the clicked part, without those that are well."""
+    part = next((said_of for clicked, said_of in PART_OF_CLICK if clicked.search(click)), None)
+    return [m for m in said if part.search(about(m, text)) and not passed_over(m, text)] if part else []
+
+
+def speaks_of(click: str, against: list[re.Match[str]], text: str) -> bool:
+    """As many for as against: then the other side must not be said of another part ("L plexus; BB in R orbit")."""
+    part = next((said_of for clicked, said_of in PART_OF_CLICK if clicked.search(click)), None)
+    others = [said_of for _, said_of in PART_OF_CLICK if said_of is not part]
+    return part is None or any(part.search(about(m, text)) or not any(o.search(about(m, text)) for o in others) for m in against)
+
+
+def same_part(click: str, prior: str) -> bool:
+    return any(clicked.search(click) and (clicked.search(prior) or said_of.search(prior)) for clicked, said_of in PART_OF_CLICK)
+
+
+def opposite(prior: str, clicked: set[str]) -> bool:
+    sides = {side(m[1]) for m in SIDE.finditer(prior)}
+    return len(sides) == 1 and not sides & {"both", *clicked}
+
+
+def planned_elsewhere(said: list[re.Match[str]], text: str) -> list[Evidence]:
+    """A procedure planned on the one side, and every lesion on the other; limbs do not count, theirs is the other side of a brain."""
+    planned = PLANNED_SIDE.search(text)
+    if planned is None:
+        return []
+    rest = [m for m in said if not planned.start() <= m.start() < planned.end() and not LIMB.search(about(m, text)) and not passed_over(m, text)]
+    if rest and all(side(m[1]) not in {"both", side(planned[1])} for m in rest):
+        return [span_of(planned, text), span_of(rest[0], text)]
+    return []
 
 
 # one complaint on both sides of one text: "R arm weak ... L arm 1/5"; eyes are left out, their two acuities stand in every note
@@ -173,6 +255,10 @@ REASON = re.compile(r"\b(interval|progress(ion|ed|ing|ive)|response|respond\w*|g
                     r"s/p (evac\w+|crani\w*|resection|tnk|tpa)|worse\w*|deteriorat\w*|new (deficit|weakness|droop|onset|focal|drift)|declin\w*|"
                     r"gcs (drop\w*|fell|down)|vasospasm|perfusion|pseudo\w*|motion|non-?diagnostic|incomplete|protocol suggested|recommend\w*|"
                     r"dedicated|surveillance|recheck|compare|toxo|safety)\b")
+# the same exam is at hand, whatever reason the order gives
+DONE_ELSEWHERE = re.compile(r"\bsame (?:exam|study|scan|[ctl]-?spine|brain|head)?(?: ?(?:mri?|ct|exam|study|scan))? (?:was |already )?(?:done |"
+                            r"performed )?(?:at|in|here)\b|"
+                            r"\bimages? (?:are )?(?:already )?available\b|\b(?:surgeon|ordering|team|md|referrer|clinic) (?:was |is )?unaware\b")
 RE_REQUESTED = re.compile(r"\bre-?(request|order|click)\w*")
 PLANNED = {"MR_SRS_PLAN", "MR_FUNCTIONAL", "MR_POSTOP_48H", "MR_SPECTRO", "CT_NAV", "MR_BRAIN_INFECTION", "CT_STROKE_CODE"}
 
@@ -192,10 +278,10 @@ def repeated(order: Order, protocol: Protocol | None, text: str, cue: Rule, low_
             near = days <= 10 or (days <= 14 and AGAIN.search(text))
             if near and protocol.id != "CT_STROKE_CODE" and not LYTIC.search(text):
                 return prior
-        elif ((protocol.id not in PLANNED or RE_REQUESTED.search(text)) and not REASON.search(text)
+        elif ((protocol.id not in PLANNED or RE_REQUESTED.search(text)) and not (REASON.search(text) and not DONE_ELSEWHERE.search(text))
               and (protocol.contrast == "none" or clicked_contrast(prior) != "none")):
             words = f"{text} {order.ordered_exam} {prior}".lower()
-            if days <= 7 or low_value or (cue.pattern and cue.pattern.search(words)):
+            if days <= 7 or low_value or DONE_ELSEWHERE.search(text) or (cue.pattern and cue.pattern.search(words)):
                 return prior
     return ""
 
@@ -220,7 +306,9 @@ def days_since(prior: str) -> float | None:
 
 
 def first_contrast(click: str, prior: str) -> bool:
-    """A CT with contrast is clicked after one without: no repeat."""
+    """A CT with contrast, or a myelogram, is clicked after one without: no repeat."""
+    if "myelo" in click.lower() and "myelo" not in prior.lower():
+        return True
     return bool(MODALITY["CT"].search(prior)) and contrast_clicked(click) == "with" and clicked_contrast(prior) != "with"
 
 

@@ -53,7 +53,7 @@ def wanted(order: Order, protocol: Protocol | None) -> set[str]:
     with_agent = contrast_clicked(click) == "with"
     if with_agent and "MR" in asked:
         asked.add("gadolinium")
-    if "XA" in asked or "myelo" in click.lower() or (with_agent and "CT" in asked):
+    if ("XA" in asked and not LP.search(click)) or re.search(r"myelo\b|myelogr", click, re.I) or (with_agent and "CT" in asked):     # not LP by IR
         asked.add("iodinated")
     if protocol is not None:
         if protocol.contrast != "none":
@@ -106,6 +106,45 @@ NOW_CONDITIONAL = re.compile(r"\b(?:confirm\w*|now|is|are|all|but|actually|"
 INSTEAD_OF_MR = re.compile(r"contraindicated|unsafe", re.I)
 
 
+# the whole system is out, and none has come in its stead
+DEVICE_OUT = re.compile(r"\b(?:generator|device|system|pacer|pacemaker|icd|ppm|stimulator|battery|ipg|vns|scs|dbs)\b[^.;\n]{0,16}(?:and|&|\+|with|"
+                        r"plus)"
+                        r" (?:all |both |the |its |old )*(?:leads?|wires?|electrodes?) (?:(?:were|was|all|both|fully|completely|since|been) )*"
+                        r"(?:extracted|removed|explanted|taken out|out)\b|"
+                        r"\b(?:complete|full|total|entire) (?:(?:system|device|lead|hardware|generator) )*(?:extraction|explant\w*|removal)\b"
+                        r"(?! (?:planned|pending|next|scheduled|failed|advised))")
+DEVICE_AGAIN = re.compile(r"(?<!no )(?<!not )(?<!never )\b(?:new (?:device|system|generator|pacer|pacemaker|icd|ppm|leads?|one)|re-?implant\w*|"
+                          r"re-?placed|"
+                          r"replacement|now has|currently has|leadless|micra|upgrad\w+|other side|contralateral|abandon\w*|remain\w*|left (?:in|"
+                          r"behind)|"
+                          r"still in|fragment|stump|remnant|until|pending|await\w*|scheduled|planned|to be|will be|candidate|declin\w*|refus\w*|"
+                          r"(?:for|needs?|requires?|before) (?:full|complete|total|entire))\b")
+OF_ANY_DEVICE = re.compile(r"\b(?:implant|device)\b.*\bcard\b")
+# a film clears nothing that came after it
+SINCE_CLEARED = re.compile(r"\b(?:new|another|fresh|again|since (?:then|that|the film|film)|after (?:that|the) (?:film|x-?ray|xr|"
+                           r"scan))\b[^.;\n]{0,30}"
+                           r"\b(?:sliver|splinter|frag\w*|fleck|speck|chip|shard|metal|fb|foreign|eye|exposure|injur\w*)|"
+                           r"\b(?:eye|metal|sliver|fb|frag\w*)\b[^.;\n]{0,30}\b(?:since (?:then|that)|after (?:that|the) (?:film|x-?ray|xr))\b")
+# "no MRI" for another reason than the device
+OTHER_REASON = re.compile(r"\b(?:claustro\w*|panic\w*|anxi\w*|scared|weight|bmi|obes\w*|girth|too (?:big|large|heavy)|(?:d/t|due to|because of|2/2|"
+                          r"from) (?:\w+ )?pain|lie (?:flat|still)|"
+                          r"orthopn\w*|"
+                          r"insur\w*|auth\w*|denied by (?:ins|evicore)|schedul\w*|avail\w*|broken|down|closed|after hours|overnight|slot|wait\w*|"
+                          r"unstable|too sick|pregnan\w*|transport|cost|prefers?|wants ct|(?:pt|patient|she|he|family|parents?) (?:refus|"
+                          r"declin)\w*)\b")
+
+
+def other_reason(text: str, evidence: Evidence) -> bool:
+    """A refusal of MR that is explained in the same clause by the patient, the room or the payer."""
+    if SAID_UNSAFE.search(evidence.text.lower()) or re.search(r"condition|magnet|rep\b|card|vendor", evidence.text.lower()):
+        return False
+    before = re.split(r"[.;,\n]", text[max(0, evidence.start - 40):evidence.start])[-1]
+    after = re.split(r"[.;\n]", text[evidence.end:evidence.end + 40])[0]
+    said = OTHER_REASON.search(after) or OTHER_REASON.search(before) or OTHER_REASON.search(evidence.text.lower())
+    return bool(said) and not re.search(r"\b(?:unsafe|device|leads?|stim\w*|pac\w*|scs|dbs|vns|implant\w*|conditional|icd|clip|per|clinic|"
+                                        r"card|letter|reps?|told|safety|maker|vendor|surgeon|cardiology|ep)\b", before + after)
+
+
 # in the implant list these words stand alone
 LISTED_DEVICE = {"pacemaker_mri": re.compile(r"\b(?:crt|pm|ppm|icd)\b"), "neurostimulator_mri": re.compile(r"\b(?:rns|scs|dbs|vns|stim)\b"),
                  "cochlear_implant_mri": re.compile(r"\b(?:cis?|cochlear)\b(?! osia| baha)")}
@@ -135,10 +174,15 @@ def devices(order: Order, words: Words, asked: set[str], rules: Rules, add: Add)
     def keep(code: str, wanted: Callable[[str], object]) -> None:
         found[code] = [e for e in found[code] if wanted(e.text.lower())]
 
+    if DEVICE_OUT.search(words.low) and not DEVICE_AGAIN.search(words.low):
+        for code in OWN_STOP[:1] + OTHER_DEVICES[:1]:       # the whole system came out: what the text tells of it is history
+            found[code] = [e for e in found[code] if e.field == "implants"]
+    if any(found[code] for code in DEVICES[:4]):            # "card lost" is said of the device that has a flag of its own
+        keep("implant_mri_check", lambda said: not OF_ANY_DEVICE.search(said))
     if found["implant_mri_check"] and FIXED_VALVE.search(everything):       # a valve without a magnet needs no look-up
         keep("implant_mri_check", lambda said: "shunt" not in said and "vp" not in said)
     if found["metal_fragment_mri"]:
-        if EYES_CLEARED.search(everything):         # films clear the eyes, and a trade alone is no fragment
+        if EYES_CLEARED.search(everything) and not SINCE_CLEARED.search(words.low):         # films clear the eyes, and a trade alone is no fragment
             keep("metal_fragment_mri", lambda said: not TRADE.search(said))
         if ALL_OUT.search(everything):
             keep("metal_fragment_mri", TRADE.search)
@@ -149,6 +193,8 @@ def devices(order: Order, words: Words, asked: set[str], rules: Rules, add: Add)
     if not (others or any(found[code] for code in OTHER_DEVICES)) or NOW_CONDITIONAL.search(words.low):
         own = any(found[code] for code in OWN_STOP)
         keep("implant_mri_unsafe", lambda said: NAMED_UNSAFE.search(said) or (own and SAID_UNSAFE.search(said)))
+    found["implant_mri_unsafe"] = [e for e in found["implant_mri_unsafe"]
+                                   if e.field or NAMED_UNSAFE.search(e.text.lower()) or not other_reason(words.low, e)]
     if found["implant_mri_unsafe"]:     # already known to be unsafe: nothing to look up for the same device
         unsafe = {e.text.lower() for e in found["implant_mri_unsafe"]}
         keep("implant_mri_check", lambda said: not any(said in other or other in said for other in unsafe) and "stap" not in said)
@@ -272,27 +318,44 @@ def kidney(order: Order, words: Words, asked: set[str], rules: Rules, add: Add) 
 
 # --- the patient ---------------------------------------------------------------------------------------------------------------
 
-CHILDBIRTH_OVER = re.compile(r"\b(post-? ?partum|ppd ?#?\d+|delivered|miscarr\w*|abort(ion|ed)|termination|ectopic|breast-?feeding|lactating|"
+CHILDBIRTH_OVER = re.compile(r"\b(post-? ?partum|ppd ?#?\d+|delivered(?! (by|to|via (ems|ambul)|from|here))|miscarr\w*|abortion|(spontaneous(ly)?|"
+                             r"therapeutic(ally)?|elective(ly)?) abort\w*|termination of preg\w*|ectopic( preg\w*)?(?! (beat|rhythm|atrial|pitu|"
+                             r"neuro|post|thyroid|acth|lens|kidney|foc|tissue))|breast-?feeding|lactating|"
                              r"nursing (her|a|the)|"
                              r"s/p (c-?section|lscs|svd|nsvd|delivery|cs|tab|sab|d&c|top)|stillb\w+|"
                              r"(days?|weeks?|wks?|months?|mo) (after|post|since|s/p) (delivery|c-?section|birth|svd|lscs))\b")
 DELIVERED = re.compile(r"\bpost-? ?partum|\bppd ?#?\d|\bpost-?natal\b")
+# a positive test overtaken by bleeding: she may be or not
+BLED_SINCE = re.compile(r"\b(?:test|upt|hcg)\b[^.;\n]{0,30}(?:\bpos\w*|\+)[^.;\n]{0,30}\b(?:then|since|after)\b[^.;\n]{0,14}\b"
+                        r"(?:bled|passed (?:clots?|tissue)|period came)\b")
 NOT_PREGNANT = re.compile(r"\b(preg\w*|hcg|upt|urine preg)( test\w*)?(?![^.;,\n]{0,30}\b(pos|pend|if|not|until|"
                           r"unless))[^.;,\n]{0,30}\bneg(ative)?\b|\b(preg\w*|b?-?hcg|upt|icon|beta|urine preg)( test| screen| status)?( is| was|"
                           r" today| came back)*\W{0,3}(neg|-ve|-(?=[ .,;)]|$)|excluded|ruled out|denied)|"
                           r"\b(b-?|beta ?-?)?hcg ?(of |is |was |level )?(<|less than|under) ?\d|\bbeta ?(<|less than) ?\d|"
-                          r"neg(ative)? (urine |serum |beta )?(hcg|upt|preg\w*)|not pregnant|denies (being |possibility of )?preg\w*|"
-                          r"no chance of preg\w*|"
-                          r"hysterectomy|\btah\b|tubal|\bbtl\b|post-? ?menopaus|meno-?pausal since|salpingectom|ovarian (failure|insufficiency)|"
+                          r"neg(ative)? (urine |serum |beta |quant\w* |poc |blood |stat )*(b-?|β-?|beta-?)?(hcg|upt|icon|preg\w*)|not pregnant|"
+                          r"non-?(pregnant|gravid)|can ?(not|'t) be pregnant|hcg (undetect\w*|not detected)|preg\w* ?[:?-] ?(no|n|neg\w*)\b|"
+                          r"no uterus|denies (being |possibility of )?preg\w*|"
+                          r"no (chance|possibility|way) (of|she'?s|she is|to be) preg\w*|"
+                          r"hysterectomy|\bhyst\b|\btah\b|\btl?h[- ]?bso|\bt[lv]h\b|tubal (?!ectopic|preg|reversal)|tubal(?=\W*$|[.,;)])|\bbtl\b|"
+                          r"tubes (tied|removed|out|clipped)|\bessure\b|post-? ?meno\w*|(?<!peri)(?<!peri-)(?<!pre)(?<!pre-)(?<!not )meno-?pausal|"
+                          r"salpingectom|ovarian (failure|insufficiency)|"
                           r"\bpoi\b|steril[iy]s?z?ed|"
-                          r"oophorectom|menopause|no uterus|premenarch\w*|pre-?menarch\w*|not yet menstruat\w*|before menarche|vasectomy|\biud\b|"
-                          r"mirena|nexplanon|"
+                          r"oophorectom|(?<!peri)(?<!peri-)(?<!pre)(?<!pre-)menopause|pre-?pubert\w*|pre-?pubescent|tanner (1|i)\b|(no|"
+                          r"without) (menarche|menses yet|periods yet)|menarche (not|yet)|(born|assigned) male|\bmtf\b|trans (woman|female)|"
+                          r"transgender (woman|female)|premenarch\w*|pre-?menarch\w*|not yet menstruat\w*|before menarche|"
                           r"bso\b|turner'?s? syndrome|m[uü]llerian agenesis|mrkh|"
-                          r"(on her period|menses (now|today)|currently menstruating|"
+                          r"(on her period|menses (now|today)|currently menstruating|menstruating (now|today)|menses started (today|yesterday)|(day|"
+                          r"d) [1-7] of (menses|period|cycle)|"
                           r"lmp (was )?(today|yesterday|last week|\d+ ?d(ays?)? ago|this week))")
 LONG_MR_YEARS = (0.25, 7.0)     # 3 months to 6 years: rarely still for a long MR
 LONG_MR_MINUTES = 20
-AWAKE = re.compile(r"\b(cooperat\w+|goggles|holds still|lies still|child life|mock scanner|awake|non-?sedated|"
+AWAKE = re.compile(r"(?<!not )(?<!isn't )(?<!poorly )(?<!barely )(?<!can't do )(?<!cannot do )(?<!failed )(?<!fail )(?<!won't do )"
+                   r"(?<!won't stay )(?<!n't manage )\b(cooperat\w+|goggles|(holds?|lies?|lays?|stays?|sits?|keeps?) (very )?still|child life|"
+                   r"mock scanner|"
+                   r"awake(?! attempt (failed|unsuccess))|(non|un)-?sedated|natural sleep|swaddl\w*|bundl\w* (and|&|n) feed|bottle (and|&|n) (wrap|"
+                   r"bundle)|papoose|"
+                   r"vac-?(pac|fix)|no (meds|anes\w*|sed)|w/o (sedation|ga|anes\w*|meds)|(sedation|ga|anesthesia) (is )?(not|isn'?t) (needed|"
+                   r"required)|"
                    r"feed[ -]?(and|&|n|\+)[ -]?(wrap|sleep|swaddle)|(no|without) (sedation|ga|anesthesia)|"
                    r"sedation (declined|refused)|(avoid|refuse)\w* (sedation|anesthesia|ga))\b")
 HEAVY_KG = 158      # 350 lb, the limit of many older tables
@@ -311,11 +374,12 @@ def pregnancy(order: Order, protocol: Protocol | None, words: Words, asked: set[
         return
     over = bool(NOT_PREGNANT.search(words.low) or CHILDBIRTH_OVER.search(words.low))
     said = spans(rules["pregnancy"], words) + stated(rules["pregnancy"], (order.ordered_exam,), "ordered_exam")
-    if DELIVERED.search(words.low):
+    if DELIVERED.search(words.low) or BLED_SINCE.search(words.low):
         said = []
     elif over:                                                      # then only a count of weeks says that she is
         said = [e for e in said if re.search(r"\d", e.text)]
     add("pregnancy", said)
+    over = over and not BLED_SINCE.search(words.low)
     if not said and known is None and sex == "F" and age is not None and 12 <= age <= 50 and asked & {"ionising", "gadolinium"} and not over:
         add("pregnancy_status_unknown", [Evidence("pregnancy status not given", field="pregnant")])
 

@@ -129,10 +129,21 @@ def matches(rule: Rule, words: Words) -> Iterator[re.Match[str]]:
             yield m
 
 
+# "box ticked in error", "chart wrongly lists": the device, allergy or state is nobody's
+BY_MISTAKE = r"in error|by (?:mistake|accident)|erroneous\w*|mistaken\w*|wrongly|incorrect\w*|accidentally"
+MISTAKE_AFTER = re.compile(rf"^[^.;\n]{{0,40}}\b(?:tick\w*|check\w*|mark\w*|enter\w*|list\w*|document\w*|chart\w*|flag\w*|select\w*|click\w*|"
+                           rf"copied|carried|recorded|added|noted|coded|is|was)\b[^.;\n]{{0,16}}\b(?:{BY_MISTAKE})|"
+                           r"^[^.;,\n]{0,24}\b(?:is|was|belongs to|from) (?:an?other|the wrong|a different) (?:pt|patient|chart|mrn|person)")
+MISTAKE_BEFORE = re.compile(rf"\b(?:{BY_MISTAKE})(?: (?:tick\w*|check\w*|mark\w*|enter\w*|list\w*|document\w*|chart\w*|flag\w*|coded|says?|said|"
+                            r"states?|recorded|as|for|having|has|had|an?|the|with|to have))*\W{0,2}$")
+
+
 def stands(rule: Rule, words: Words, start: int, end: int) -> bool:
     text = words.low
     before, after = text[max(0, start - BEFORE):start], text[end:end + AFTER]
     if denied(before, after, rule.flag in IMPLANTED):
+        return False
+    if MISTAKE_AFTER.match(after) or MISTAKE_BEFORE.search(before[-60:]):
         return False
     if OTHER_PERSON.search(before) or OTHER_PERSON_WHO.search(before) or OTHER_PERSON_AFTER.match(after):
         return False
