@@ -29,6 +29,8 @@ AGENT = {"CT": "Iodinated contrast agent IV", "MR": "Gadolinium-based contrast a
 # PS3.3 C.2.4: 1 not pregnant, 2 possibly, 3 definitely, 4 unknown; a flag from the text alone is no more than possible
 NOT_PREGNANT, POSSIBLY_PREGNANT, PREGNANT, PREGNANCY_UNKNOWN = 1, 2, 3, 4
 NEEDS = ("claustrophobia", "anesthesia_sedation", "weight_limit")      # flags that are Special Needs; the others are Medical Alerts
+# flags about the request, not the patient: the comments have them
+REQUEST = ("missing_info", "duplicate_recent_exam", "low_value", "ordered_exam_mismatch", "laterality_conflict")
 ALLERGY = ("contrast_allergy_gadolinium", "contrast_allergy_iodinated")
 
 
@@ -159,7 +161,7 @@ def patient_module(item: Dataset, order: dict[str, Any], flags: list[dict[str, A
     item.PatientWeight = f"{facts['weight_kg']:.5g}" if facts["weight_kg"] is not None else None
     item.PregnancyStatus = pregnancy(order, {flag["code"] for flag in flags})
     alerts = [f"{flag['severity'].upper()}: {flag['message']}" for flag in flags
-              if flag["severity"] in ("stop", "warn") and flag["code"] not in (*NEEDS, *ALLERGY)]
+              if flag["severity"] in ("stop", "warn") and flag["code"] not in (*NEEDS, *ALLERGY, *REQUEST)]
     item.MedicalAlerts = [line(alert, 64) for alert in [*alerts, *(f"Implant: {implant}" for implant in facts["implants"])]]
     item.Allergies = [line(said, 64) for said in [*facts["allergies"], *(flag["message"] for flag in flags if flag["code"] in ALLERGY)]]
     item.SpecialNeeds = line("; ".join(flag["message"] for flag in flags if flag["code"] in NEEDS), 64)

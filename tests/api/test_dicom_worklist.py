@@ -108,6 +108,12 @@ def test_warnings_stand_where_a_scanner_looks_for_them(desk, server):
     assert "Iohexol: anaphylaxis" in item.Allergies and item.PregnancyStatus == 3
 
 
+def test_a_flag_about_the_request_is_no_medical_alert_but_stands_in_the_comments(desk, server):
+    add(desk, 1, text="?")
+    [item], _ = ask(server)
+    assert not item.MedicalAlerts and "clinical question" in item.RequestedProcedureComments
+
+
 def test_a_man_has_no_pregnancy_status_and_a_woman_not_asked_an_unknown_one(desk, server):
     add(desk, 1, sex="M")
     add(desk, 2, sex="F")
