@@ -45,17 +45,21 @@ def urgent_rates(rows: list[Labelled], protocols: tuple[str, ...]) -> list[float
     return [round(float(share), 4) for share in urgent / count]
 
 
-def fit(rows: list[Labelled], said: Said, protocols: tuple[str, ...], rates: list[float], book: Book) -> tuple[Ranker, dict[str, Any]]:
-    """Ranker, calibration and thresholds, from orders that the models which answered for them had not learnt from."""
+def fit(rows: list[Labelled], said: Said, protocols: tuple[str, ...], rates: list[float], book: Book,
+        ranker: Ranker | None = None) -> tuple[Ranker, dict[str, Any]]:
+    """Ranker (unless one is given), calibration and thresholds, from orders that the models which answered for them had not learnt from."""
     view, orders = BookView(book, protocols), [row.order for row in rows]
     right, features = acceptable(rows, view), features_of(orders, [Seen(order) for order in orders], view, said)
-    authors = np.array([row.author for row in rows])
-    folds = authors if len(set(authors)) > 2 else np.arange(len(rows)) % 5
-    held = np.zeros(right.shape, np.float32)        # each order by a ranker that was not fitted on its author
-    for fold in sorted(set(folds)):
-        held[folds == fold] = features[folds == fold] @ ranker_of(features[folds != fold], right[folds != fold])
-    weight = ranker_of(features, right)
-    ranker = Ranker(weight, new_ranker_of(features @ weight, features[..., LEARNED:], right))
+    if ranker is None:
+        authors = np.array([row.author for row in rows])
+        folds = authors if len(set(authors)) > 2 else np.arange(len(rows)) % 5
+        held = np.zeros(right.shape, np.float32)        # each order by a ranker that was not fitted on its author
+        for fold in sorted(set(folds)):
+            held[folds == fold] = features[folds == fold] @ ranker_of(features[folds != fold], right[folds != fold])
+        weight = ranker_of(features, right)
+        ranker = Ranker(weight, new_ranker_of(features @ weight, features[..., LEARNED:], right))
+    else:
+        held = ranker(features, view.known)
     share = shares(held)
     calibration: dict[str, Any] = {"urgent_rates": rates} | platt(share, right)
     chance = acceptable_of(share, calibration)

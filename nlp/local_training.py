@@ -21,7 +21,7 @@ from nlp.train_protocol import Places, assembled, learn_words, protocols_of, pub
 
 LOCAL = "local"         # their author
 WEIGHT = 3              # of a local order against an authored one
-CALIBRATE_MIN = 200     # local orders from which ranker and thresholds are fitted on them, too
+CALIBRATE_MIN = 200     # local orders from which the thresholds are fitted on them, too; the ranker's ten weights need more and stay
 COMPARED = ("acceptable@1", "acceptable@3", "contrast", "automatic", "automatic_acceptable", "set_coverage", "set_mean_size", "ece")
 
 
@@ -55,7 +55,7 @@ def train_local(orders: list[Labelled], shipped: Path, out: Path, report: Callab
     as_shipped = current.ranker, current.calibration | {"urgent_rates": rates}
     answers: dict[int, Suggestion] = {}
     for (test, told), (other, told_other) in (parts, parts[::-1]):
-        fitted = fit([rows[i] for i in other], told_other.said, protocols, rates, book) if n >= CALIBRATE_MIN else as_shipped
+        fitted = fit([rows[i] for i in other], told_other.said, protocols, rates, book, current.ranker) if n >= CALIBRATE_MIN else as_shipped
         candidate = Classifier(told, *fitted, "candidate")
         answers |= zip(test.tolist(), Suggester(book, candidate).suggest_many([rows[i].order for i in test]), strict=True)
     linear, neighbours, tensors = learn_words(rows, weighted(np.arange(n), others), places, protocols)
@@ -63,7 +63,7 @@ def train_local(orders: list[Labelled], shipped: Path, out: Path, report: Callab
     if n >= CALIBRATE_MIN:
         order = np.argsort(np.concatenate([test for test, _ in parts]))
         said = Said.joined([told.said for _, told in parts]).take(order)
-        fitted = fit(local, said, protocols, rates, book)
+        fitted = fit(local, said, protocols, rates, book, current.ranker)
     else:
         fitted = as_shipped
     tensors |= {name: values for name, values in stored.items() if name.startswith("net.")}
