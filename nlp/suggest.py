@@ -24,8 +24,12 @@ CONTRASTS: tuple[Contrast, ...] = ("none", "with", "without_and_with")
 FOREIGN = re.compile(r"\b(und|mit|der|das|seit|auf|nicht|bei|verdacht|oder|nach|heute|schmerzen|patientin?|de|la|el|los|por|desde|una|dolor|"
                      r"sospecha|del|paciente|le|les|des|avec|depuis|pour|une|dans|douleur|della|dopo|"
                      r"sospetto|met|voor|het|een|sinds|og|med|czy|nie)\b", re.I)
+# hazards that the rules read in English alone
+FOREIGN_HAZARD = re.compile(r"schrittmacher|schwanger|niereninsuff|kontrastmittel|stimulateur|enceinte\b|insuffisance rénale|marcapasos|"
+                            r"embarazad|insuficiencia renal|alergia|gravidanza|incinta|zwanger|allergisch|nierfalen", re.I)
 ENGLISH = re.compile(r"\b(the|and|with|for|of|to|no|on|in|at|is|was|after|since|has|not|a|pain|pt|hx|eval|left|right)\b", re.I)
 LIKELY, HAZARD = 5, 0.25
+WORDS_MIN = 3           # an order of fewer is a code or a word
 OF_THE_ORDER = {"ordered_exam_mismatch", "low_value", "missing_info", "laterality_conflict", "duplicate_recent_exam"}   # the leader's alone
 RED_FLAGS = re.compile(
     r"\b(stat|emergen\w*|acute(ly)?|sudden(ly)?|neck stiff\w*|worst h(ead)?ache?|thunderclap|lkw|last known well|code stroke|nihss|aphasi\w*|gcs"
@@ -80,7 +84,8 @@ class Suggester:
         top = self.book.protocols[self.protocols[by_rank[0]]]
         flags = flags_of(order, [(self.book.protocols[self.protocols[i]], float(probability[i])) for i in by_rank[:LIKELY]])
         chosen = [i for i in by_rank if probability[i] >= self.config.get("conformal_threshold", 0.01)] or [by_rank[0]]
-        sure = probability[by_rank[0]] >= self.config.get("automatic", {}).get(top.id, 2.0)
+        # a contrast decision that the order's own words contradict is a person's
+        sure = probability[by_rank[0]] >= self.config.get("automatic", {}).get(top.id, 2.0) and contrast == top.contrast
         disposition, question = dispose(flags, order, bool(sure))
         matched, spans = indications(order, top.indications)
         if self.classifier is not None:
@@ -89,7 +94,7 @@ class Suggester:
         return Suggestion(
             ranked=tuple(Ranked(self.protocols[i], round(float(probability[i]), 4)) for i in by_rank[:SHOWN]),
             set=tuple(self.protocols[i] for i in chosen),
-            contrast=contrast or top.contrast,      # type: ignore[arg-type]    # the book's reader allows these three alone
+            contrast=top.contrast,      # type: ignore[arg-type]    # the book's reader allows these three alone
             flags=flags,
             urgent=urgent >= self.config.get("urgent_threshold", 0.5),
             urgent_probability=round(urgent, 4),
@@ -117,27 +122,32 @@ def flags_of(order: Order, likely: list[tuple[Protocol, float]]) -> tuple[Flag, 
 
 
 def dispose(flags: tuple[Flag, ...], order: Order, sure: bool) -> tuple[Disposition, str]:
-    """Automatic only when the protocol's measured threshold is reached, no flag says stop, and nothing on ALWAYS_REVIEW is there."""
+    """Automatic only when the protocol's measured threshold is reached, nothing on ALWAYS_REVIEW is there, no flag of a hazard says stop or warn,
+    and the order says who the patient is and more than a code."""
     codes = {flag.code for flag in flags}
-    if "missing_info" in codes:
-        return "needs-information", "What is the clinical question: symptoms, their side and since when?"
     if foreign(order.text):
         return "needs-information", "The order is not in English and was not understood: flags may be missing. What is the clinical question?"
+    if "missing_info" in codes:
+        return "needs-information", "What is the clinical question: symptoms, their side and since when?"
     if "laterality_conflict" in codes:
         return "needs-information", "Which side is meant? The clicked exam and the text disagree."
     if any(flag.code == "implant_mri_check" and flag.severity == "warn" for flag in flags):
         return "needs-information", "Which make and model is the implant?"
     child_asleep = "anesthesia_sedation" in codes and order.age_years is not None and order.age_years < 16
-    if sure and not child_asleep and not codes & ALWAYS_REVIEW and all(flag.severity != "stop" for flag in flags):
+    known = order.age_years is not None and order.patient.sex in ("F", "M") and len(order.text.split()) >= WORDS_MIN
+    hazard = any(flag.severity != "inform" and flag.code != "ordered_exam_mismatch" for flag in flags)
+    if sure and known and not child_asleep and not codes & ALWAYS_REVIEW and not hazard:
         return "auto", ""
     return "review", ""
 
 
 def foreign(text: str) -> bool:
-    """Another language: its small words outnumber the English ones, or most letters are of another script."""
+    """Another language: its small words outnumber the English ones, a hazard is named in it, or most letters are of another script."""
     some = text[:2000]
     letters = [c for c in some if c.isalpha()]
     if letters and sum(not c.isascii() and ord(c) > 0x2ff for c in letters) > 0.5 * len(letters):
+        return True
+    if FOREIGN_HAZARD.search(some):
         return True
     theirs = len(FOREIGN.findall(some))
     return theirs >= 2 and theirs > 2 * len(ENGLISH.findall(some))

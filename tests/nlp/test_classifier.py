@@ -1,5 +1,6 @@
 """The classifier, trained on a handful of orders from a tiny random BERT: what is shipped is what was measured."""
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +12,11 @@ from transformers import AutoModel, BertConfig, BertModel
 
 from data.book import BOOK_PATH, read_book
 from data.errors import InputError, ModelError
+from data.model_files import load_model, save_model
 from data.orders import Labelled, order_from_json, read_authored
 from data.records import Order
 from nlp import local_training, train_protocol, tune_encoder
-from nlp.classifier import Classifier, Ranker, padded, sentence_of, urgency_of
+from nlp.classifier import FEATURES, LEARNED, Classifier, Ranker, padded, sentence_of, urgency_of
 from nlp.encoder import Encoder, mean_over
 from nlp.features import HALF, counts_of, places_of, vectors_of
 from nlp.suggest import Suggester
@@ -224,14 +226,19 @@ def test_urgent_words_count_under_a_routine_click():
 def test_a_departments_own_habit_is_learnt_from_its_orders(trained, tmp_path, monkeypatch):
     """Here "dizzy" is protocolled as a protocol of their own; the shipped model knows neither."""
     monkeypatch.setattr(local_training, "read_authored", lambda: ROWS)
-    monkeypatch.setattr(local_training, "CALIBRATE_MIN", 10)
+    folder = tmp_path / "shipped"
+    shutil.copytree(trained[2], folder)
+    config, stored = load_model(folder)     # a ranker of a handful of orders heeds nothing; the shipped one heeds the words
+    stored["ranker"] = np.array([1 if name == "words" else 0 for name in FEATURES], np.float32)
+    stored["new_ranker"] = np.array([0] * (len(FEATURES) - LEARNED) + [-9], np.float32)
+    save_model(folder, stored, config, {}, {"tokenizer.json": (folder / "tokenizer.json").read_bytes()})
     protocols = list(read_book().protocols)
     unknown = next(name for name in protocols if name not in trained[1].protocols)
     words = ["dizzy", "giddy", "vertigo", "unsteady", "spinning", "light-headed", "swaying", "reeling"]
     texts = [f"{words[i % 8]} since {i} days, after {words[i // 8]} spell" for i in range(24)]
     local = [Labelled(Order(id=f"l{i}", text=text), "x", unknown, (unknown,), "none", None, False) for i, text in enumerate(texts)]
     out = tmp_path / "model"
-    figures = local_training.train_local(local, trained[2], out)
+    figures = local_training.train_local(local, folder, out)
     assert figures["orders"] == 24 and figures["candidate"]["acceptable@1"][0] > figures["current"]["acceptable@1"][0] + 0.5
     found = Suggester(read_book(), Classifier.load(out)).suggest(Order(text="unsteady and giddy since 40 days"))
     assert found.ranked[0].protocol == unknown

@@ -6,10 +6,10 @@ import pytest
 
 from data.book import BOOK_PATH, read_book
 from data.orders import order_from_json, read_authored
-from data.records import Order
+from data.records import Facts, Order, Patient
 from nlp.instructions import without_instructions
 from nlp.ranking_metrics import acceptable_at, calibration_error
-from nlp.suggest import Suggester, flags_of, foreign
+from nlp.suggest import Suggester, dispose, flags_of, foreign
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,31 @@ def test_what_stands_behind_an_instruction_is_still_read(shipped):
 @pytest.mark.parametrize("text", ["disregard prior order, wrong side", "skip gad, GFR 20", "neuro system: intact", "made urgent referral to NSU"])
 def test_what_clinicians_write_to_each_other_is_no_instruction(text):
     assert without_instructions(text) == text
+
+
+SIH = "Orthostatic headache for 3 weeks after a minor fall, low CSF pressure suspected, spontaneous intracranial hypotension"
+
+
+def test_only_a_plain_order_of_a_known_person_goes_without_a_person():
+    plain = Order(text=SIH, ordered_exam="MRI brain w wo", age_years=60, patient=Patient(sex="M"))
+    assert dispose((), plain, True)[0] == "auto"
+    for other in (replace(plain, age_years=None), replace(plain, patient=Patient()), replace(plain, text="G96.0")):
+        assert dispose((), other, True)[0] == "review"
+    low = replace(plain, facts=Facts(egfr=12))
+    assert dispose(flags_of(low, [(read_book().protocols["MR_SIH"], 1.0)]), low, True)[0] == "review"
+
+
+@pytest.mark.parametrize("text", ["Headache, Herzschrittmacher, " + SIH, SIH + ", porte un stimulateur cardiaque", SIH + ", embarazada"])
+def test_a_hazard_named_in_another_language_is_asked_about(text):
+    found = dispose((), Order(text=text, age_years=60, patient=Patient(sex="F")), True)
+    assert found[0] == "needs-information" and "not in English" in found[1]
+
+
+def test_the_contrast_is_that_of_the_first_protocol(shipped):
+    book = read_book()
+    for row in read_authored()[:1200:12]:
+        found = shipped.suggest(row.order)
+        assert found.contrast == book.protocols[found.ranked[0].protocol].contrast
 
 
 def test_evidence_points_into_the_text(bare):
