@@ -398,6 +398,22 @@ def age_of(order: Order, text: str) -> float | None:
     return 0.0 if NEWBORN.search(text) else None
 
 
+# how an order opens: 74M, 74 yo man, 18 mo girl
+OPENING = re.compile(r"\W{0,3}(\d{1,3}) ?-?(?:(y)(?:rs?|ears?|o)?|(mo)(?:s|nths?)?)?(?:[ -/]?o(?:ld)?\b)?[ -]?"
+                     r"(?:(m|male|man|boy|gentleman)|f|female|woman|girl|lady)\b")
+
+
+def another_person(order: Order) -> bool:
+    """Whether the text opens with another age or sex than the metadata: perhaps the order is in the wrong patient's record."""
+    m = OPENING.match(order.text[:60].lower())
+    if m is None:
+        return False
+    if order.patient.sex in ("F", "M") and (order.patient.sex == "M") != bool(m[4]):
+        return True
+    ages = [int(m[1]) / 12] if m[3] else [int(m[1])] if m[2] or m[4] != "m" else [int(m[1]), int(m[1]) / 12]      # 18m may be a man or an infant
+    return order.age_years is not None and all(abs(age - order.age_years) > max(1.5, 0.1 * order.age_years) for age in ages)
+
+
 def people(order: Order, protocol: Protocol | None, words: Words, asked: set[str], rules: Rules, add: Add) -> None:
     """Children, sedation and weight."""
     age, click, rule = age_of(order, words.low), order.ordered_exam, rules["anesthesia_sedation"]

@@ -14,7 +14,7 @@ from data.model_files import MODELS
 from data.records import Contrast, Disposition, Evidence, Flag, Order, Ranked, Suggestion
 from nlp.instructions import without_instructions
 from nlp.retrieval import Retrieval
-from nlp.safety import check
+from nlp.safety import another_person, check
 
 RETRIEVAL_SHARPNESS = 30.0      # logits per unit of cosine when there is no model: chosen on the authored orders
 SHOWN = 10
@@ -129,6 +129,8 @@ def dispose(flags: tuple[Flag, ...], order: Order, sure: bool) -> tuple[Disposit
         return "needs-information", "The order is not in English and was not understood: flags may be missing. What is the clinical question?"
     if "missing_info" in codes:
         return "needs-information", "What is the clinical question: symptoms, their side and since when?"
+    if another_person(order):
+        return "needs-information", "The text speaks of another age or sex than the record. Is this the right patient?"
     if "laterality_conflict" in codes:
         return "needs-information", "Which side is meant? The clicked exam and the text disagree."
     if any(flag.code == "implant_mri_check" and flag.severity == "warn" for flag in flags):

@@ -90,6 +90,15 @@ def test_a_hazard_named_in_another_language_is_asked_about(text):
     assert found[0] == "needs-information" and "not in English" in found[1]
 
 
+@pytest.mark.parametrize(("text", "age", "sex", "right"), [
+    ("74 year old man, " + SIH, 74, "M", True), ("74 year old man, " + SIH, 23, "M", False), ("74M " + SIH, 74, "F", False),
+    ("18 mo girl, " + SIH, 18, "F", False), ("18 mo girl, " + SIH, 1.5, "F", True), ("HA x 6 mo, " + SIH, 40, "F", True),
+    ("36F " + SIH, 35, "F", True), ("mother of 62yo, " + SIH, 61, "M", True), (SIH + ", father 80M had aneurysm", 40, "F", True)])
+def test_an_order_that_speaks_of_another_person_is_asked_about(text, age, sex, right):
+    found = dispose((), Order(text=text, age_years=age, patient=Patient(sex=sex)), True)
+    assert (found[0] == "auto") == right and (right or "right patient" in found[1])
+
+
 def test_the_contrast_is_that_of_the_first_protocol(shipped):
     book = read_book()
     for row in read_authored()[:1200:12]:
