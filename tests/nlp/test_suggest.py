@@ -7,6 +7,7 @@ import pytest
 from data.book import BOOK_PATH, read_book
 from data.orders import order_from_json, read_authored
 from data.records import Facts, Order, Patient
+from nlp.classifier import CONTRASTS, Predicted
 from nlp.instructions import without_instructions
 from nlp.ranking_metrics import acceptable_at, calibration_error
 from nlp.suggest import Suggester, dispose, flags_of, foreign
@@ -99,11 +100,27 @@ def test_an_order_that_speaks_of_another_person_is_asked_about(text, age, sex, r
     assert (found[0] == "auto") == right and (right or "right patient" in found[1])
 
 
-def test_the_contrast_is_that_of_the_first_protocol(shipped):
-    book = read_book()
-    for row in read_authored()[:1200:12]:
-        found = shipped.suggest(row.order)
-        assert found.contrast == book.protocols[found.ranked[0].protocol].contrast
+class Certain:
+    """A classifier that is sure of one protocol, and whose contrast head says what it is told."""
+
+    version, calibration = "certain", {"automatic": {"CTA_HEAD": 0.9}, "urgent_threshold": 0.5}
+
+    def __init__(self, contrast: str) -> None:
+        self.contrast = contrast
+
+    def predict(self, orders, book):
+        probability = np.array([[0.99 if name == "CTA_HEAD" else 0.001 for name in sorted(book.protocols)]], np.float32)
+        return Predicted(probability, np.array([[name == self.contrast for name in CONTRASTS]], np.float32), np.zeros(1, np.float32), [()])
+
+    def words_for(self, order, protocol):
+        return []
+
+
+def test_the_contrast_is_that_of_the_first_protocol_and_doubt_of_it_is_a_persons():
+    order = Order(text="thunderclap headache, family history of aneurysm", ordered_exam="CTA head", age_years=70, patient=Patient(sex="M"))
+    agreed, doubted = (Suggester(read_book(), Certain(contrast)).suggest(order) for contrast in ("with", "none"))
+    assert agreed.ranked[0].protocol == doubted.ranked[0].protocol == "CTA_HEAD"
+    assert (agreed.contrast, agreed.disposition) == ("with", "auto") and (doubted.contrast, doubted.disposition) == ("with", "review")
 
 
 def test_evidence_points_into_the_text(bare):
