@@ -105,5 +105,6 @@ def number(row: dict[str, Any], key: str, low: float, high: float) -> float | No
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InputError(f"{key} must be a number from {low} to {high}, or null")
+        cure = "; years, 18 months are 1.5" if key == "age" else ""
+        raise InputError(f"{key} must be a number from {low} to {high}, or null{cure}")
     return float(value)
