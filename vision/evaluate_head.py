@@ -49,13 +49,14 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
         split = split_own(head, own_cases(data / "own", head.inputs, head.outputs, head.modality))
         known, test, what = split["train"], split["test"], "own patients held out"
     else:
-        known = simulated_examples(head, "train", FLOOR_CASES, cases, seed, anatomy, workers or 1, report)
+        known = simulated_examples(head, "train", taught_cases(head, folder), cases, seed, anatomy, workers or 1, report)
         test = simulated_examples(head, "test", size or CASES, cases, seed, anatomy, workers or 1, report)
         what = "simulated"
     task = TASKS[head.task]
     answers = [task.predict(head, net, example, device) for example in test]
     rows = [task.score(head, answer, example) for answer, example in zip(answers, test, strict=True)]
-    figures: dict[str, Any] = {"head": name, "date": date, "command": f"wetread evaluate {name}" + (f" --data {data}" if data else ""),
+    asked = "".join(f" --{word} {value}" for word, value in (("data", data), ("size", size), ("epochs", epochs)) if value)
+    figures: dict[str, Any] = {"head": name, "date": date, "command": f"wetread evaluate {name}{asked}",
                                "metric": head.metric, what: {"cases": len(test), "head": summary(head, rows), "floors": {}}}
     for title, floor in ((head.floor_name, head.floor), *head.also):
         if floor is not None:
@@ -71,6 +72,13 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
         plot_examples(head, test, answers, rows, out / "examples.png")
         (out / "card.md").write_text(card(head, figures, folder))
     return figures
+
+
+def taught_cases(head: Head, folder: Path) -> int:
+    """What a floor learns from: a class as many cases as the head did, else FLOOR_CASES, whose points are many."""
+    if head.task not in ("category", "volumes"):
+        return FLOOR_CASES
+    return int(json.loads((folder / "card.json").read_text())["trained_on"]["train"])
 
 
 # ---------------------------------------------------------------- summing up

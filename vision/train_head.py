@@ -29,7 +29,7 @@ from vision.losses import fool_loss, judge_loss
 
 EPOCH = 100                 # steps
 PATIENCE = 8                # epochs without a better validation after which training stops
-VALIDATED = 6               # cases
+VALIDATED = 10              # cases
 JUDGE_FROM = 0.65           # share of the training after which the second stage of a detector learns
 JUDGED = 40                 # cases whose candidates it learns from
 PEAK = 2e-3
