@@ -14,6 +14,7 @@ from data.simulate.shapes import finding
 from data.simulate.signal import Layer, channel, mask_of, render, scaled, scan, slice_noise, spin_echo
 from data.simulate.stroke import Occlusion, age_tissue, draw_hours, infarct, paint_infarct, perfusion_maps
 from data.simulate.susceptibility import Marks, susceptibility_weighted
+from data.simulate.tissue import TUMOUR
 from data.simulate.tumours import adenoma, glioma, meningioma, metastases
 from data.simulate.white_matter import plaques, small_vessel
 
@@ -52,13 +53,17 @@ def nested(scene: Scene, found: dict[str, list[Layer]]) -> dict[str, NDArray[np.
 
 
 def flair_lesions(ask: Ask) -> SimulatedCase:
-    patient = start(ask)
+    """Ages, sizes and blur as in a clinical set of low-grade gliomas: adults under 72, lesions of up to 7 cm, thick slices interpolated in the plane."""
+    patient = start(ask, ages=(18, 72))
     rng, scene = patient.disease, patient.scene
+    patient.look = replace(patient.look, blur=patient.look.blur * float(rng.uniform(1.0, 1.7)))
+    patient.tissues.t2[TUMOUR] *= rng.uniform(1.0, 1.4)
     grow_old(patient)
-    present = rng.uniform() < 0.88
+    present = rng.uniform() < 0.9
     grade = "low" if rng.uniform() < 0.75 else "high"
     rng_tumour, rng_white = (np.random.default_rng(s) for s in rng.integers(2**62, size=2))
-    paint = glioma(scene, rng_tumour, grade) if present else dict
+    radius, extent = float(rng.uniform(9, 32)), float(rng.uniform(0, 16)) if rng.uniform() < 0.7 else 0.0
+    paint = glioma(scene, rng_tumour, grade, radius, extent) if present else dict
     fazekas = int(rng.choice(3, p=[0.65, 0.27, 0.08]))
     aged = small_vessel(scene, rng_white, fazekas, "white_matter_disease")
     scene.settle()

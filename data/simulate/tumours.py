@@ -33,8 +33,11 @@ def oedema_layer(scene: Scene, centre: Floats, radius_mm: float, extent_mm: floa
     return Layer(box, OEDEMA, (fraction * np.float32(strength)).astype(np.float32))
 
 
-def glioma(scene: Scene, rng: np.random.Generator, grade: str, radius_mm: float | None = None) -> Paint:
-    """`grade` "low": one infiltrating mass, bright on FLAIR; "high": a ring of enhancement around necrosis within infiltration and oedema."""
+def glioma(scene: Scene, rng: np.random.Generator, grade: str, radius_mm: float | None = None, extent_mm: float | None = None) -> Paint:
+    """`grade` "low": one infiltrating mass, bright on FLAIR; "high": a ring of enhancement around necrosis within infiltration and oedema.
+
+    extent_mm: how far oedema and infiltration reach beyond the core.
+    """
     at, standard = scene.spots(WHITE, CORTEX)
     depth = scene.field_at(scene.head.depth, at)
     fits = (depth > 12) & (np.abs(standard[:, 0]) > 9) & (standard[:, 2] > -22) & (standard[:, 1] > -85)
@@ -42,6 +45,7 @@ def glioma(scene: Scene, rng: np.random.Generator, grade: str, radius_mm: float 
     radius = radius_mm or float(rng.uniform(9, 24) if grade == "high" else rng.uniform(9, 27))
     keep = rng.uniform(0.35, 0.75) if grade == "high" else rng.uniform(0.1, 0.4)
     extent = rng.uniform(4, 22) if grade == "high" else (rng.uniform(0, 5) if rng.uniform() < 0.6 else 0.0)
+    extent = extent if extent_mm is None else extent_mm
     draws = rng.uniform(size=6)
     inner = np.random.default_rng(rng.integers(2**62))
     if centre is None:

@@ -15,7 +15,7 @@ from vision.heads import Head
 from vision.heads.attention import SliceAttention
 from vision.heads.augment import Rng, cut, look, move
 from vision.heads.channels import width_of
-from vision.heads.clinical import Clinical, patient_values
+from vision.heads.clinical import VALUES, Clinical, patient_values
 from vision.heads.examples import Example
 from vision.heads.infer import NEIGHBOURS, planes
 from vision.heads.next_time import STRETCH, NextTime, match_maps
@@ -27,6 +27,7 @@ from vision.metrics import dice, image_error
 
 SIZE = 96                   # points a side of what a network learns from
 SLICES = 16                 # of a volume that a classifier sees at once
+NUMBERS = 0.5               # weight of the volumes that a classifier is taught beside its classes
 LIKELY = 0.5                # probability from which a point belongs to an outline
 TRUE_SPOT = 0.3             # a candidate is true when so much of its cube's middle, or any of its points, lies in the truth
 FALSE_A_SUBJECT = 1.0       # false positives at which the sensitivity of a detector is told
@@ -330,14 +331,14 @@ def score_image(head: Head, made: NDArray[np.float32], example: Example) -> Scor
 # ---------------------------------------------------------------- classes
 
 def build_category(head: Head) -> nn.Module:
-    return SliceAttention(config_of(head, len(head.outputs), neighbours=0))
+    return SliceAttention(config_of(head, len(head.outputs), neighbours=0), numbers=len(VALUES))
 
 
-def some_slices(example: Example, rng: Rng | None) -> NDArray[np.float32]:
-    """SLICES of a case, evenly spread, or as many as there are: (slices, C, H, W)."""
+def some_slices(example: Example, rng: Rng | None, part: float = 0.5) -> NDArray[np.float32]:
+    """SLICES of a case, evenly spread, or as many as there are: (slices, C, H, W); `part` of the way from each to the next unless drawn."""
     count = example["inputs"].shape[1]
     edges = np.linspace(0, count, min(SLICES, count) + 1)
-    at = [int(rng.uniform(a, b)) if rng is not None else int((a + b) / 2) for a, b in pairwise(edges)]
+    at = [int(rng.uniform(a, b)) if rng is not None else min(int(a + part * (b - a)), count - 1) for a, b in pairwise(edges)]
     return np.asarray(example["inputs"], np.float32)[:, at].transpose(1, 0, 2, 3)
 
 
@@ -345,16 +346,19 @@ def draw_category(head: Head, examples: Sequence[Example], rng: Rng, batch: int)
     """Classes alike; the slices of a volume are turned and lit alike."""
     classes = [[e for e in examples if e.facts["category"] == k] for k in range(len(head.outputs))]
     classes = [c for c in classes if c]
-    stacks, labels = [], []
+    stacks, labels, numbers = [], [], []
     for _ in range(batch):
         own = classes[rng.integers(len(classes))]
         example = own[rng.integers(len(own))]
         stacks.append(torch.from_numpy(some_slices(example, rng)))
         labels.append(int(example.facts["category"]))
+        known = example.facts["numbers"]
+        numbers.append(patient_values(known) if "volumes_ml" in known else np.zeros(2 * len(VALUES), np.float32))
     volumes = torch.stack(stacks)
     b, s, c, h, w = volumes.shape
     moved = move(volumes.flatten(1, 2), rng.normal(0, 0.04, (b, 2)), side_of(h, w), rng)
-    return {"image": look(moved, rng, 1).reshape(b, s, c, *moved.shape[-2:]), "labels": torch.tensor(labels)}
+    return {"image": look(moved, rng, 1).reshape(b, s, c, *moved.shape[-2:]), "labels": torch.tensor(labels),
+            "numbers": torch.from_numpy(np.stack(numbers))}
 
 
 def side_of(height: int, width: int) -> int:
@@ -362,16 +366,23 @@ def side_of(height: int, width: int) -> int:
 
 
 def loss_category(head: Head, net: nn.Module, batch: Batch) -> Tensor:
-    return functional.cross_entropy(net(batch["image"]).logits, batch["labels"], label_smoothing=0.05)
+    verdict = net(batch["image"])
+    values, known = batch["numbers"].chunk(2, 1)
+    missed = (((verdict.numbers - values) ** 2) * known).sum() / known.sum().clamp_min(1)
+    return functional.cross_entropy(verdict.logits, batch["labels"], label_smoothing=0.05) + NUMBERS * missed
 
 
 def predict_category(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
-    volume = torch.from_numpy(some_slices(example, None))
-    high, wide = (-n % 16 for n in volume.shape[-2:])
-    volume = functional.pad(volume, (0, wide, 0, high))
+    """The mean over mirrored and over interleaved sets of slices, so that all of a volume is seen."""
+    sets = max(1, min(4, example["inputs"].shape[1] // SLICES))
+    found = []
     with torch.inference_mode():
-        both = net(torch.stack([volume, volume.flip(-1)]).to(device)).logits.float()
-    return torch.softmax(both, 1).mean(0).cpu().numpy()
+        for part in np.linspace(0, 1, sets, endpoint=False) + 0.5 / sets:
+            volume = torch.from_numpy(some_slices(example, None, float(part)))
+            high, wide = (-n % 16 for n in volume.shape[-2:])
+            volume = functional.pad(volume, (0, wide, 0, high))
+            found.append(net(torch.stack([volume, volume.flip(-1)]).to(device)).logits.float())
+    return torch.softmax(torch.cat(found), 1).mean(0).cpu().numpy()
 
 
 def score_category(head: Head, probability: NDArray[np.float32], example: Example) -> Scores:
