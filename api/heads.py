@@ -29,12 +29,14 @@ def row_of(head: Any) -> dict[str, Any]:
 
 
 def figures_of(head: Any) -> dict[str, Any]:
-    """figures.json beside the weights; those of the head CT model stand in its card."""
-    path = head.folder / ("card.json" if head.weights else "figures.json")
-    if not path.exists():
-        return {}
-    found: dict[str, Any] = json.loads(path.read_text())
-    return findings_figures(head.name, found["figures"]) if head.weights else found
+    """figures.json beside the weights; those of the head CT model stand in its card, and what the row's own evaluation measured beside it."""
+    from vision.heads import WEIGHTS
+
+    own, card = WEIGHTS / head.name / "figures.json", head.folder / "card.json"
+    found: dict[str, Any] = json.loads(own.read_text()) if own.exists() else {}
+    if head.weights and card.exists():
+        found |= findings_figures(head.name, json.loads(card.read_text())["figures"])
+    return found
 
 
 def findings_figures(name: str, card: dict[str, Any]) -> dict[str, Any]:

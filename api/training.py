@@ -55,7 +55,7 @@ def evaluate_head(name: str, out: Path | None, **options: Any) -> dict[str, Any]
     from vision.heads import head_named
 
     head = head_named(name)
-    if head.programs and head.weights and head.programs[0]:
+    if head.programs and head.weights and head.programs[1] == MODELS[head.weights][1]:
         raise InputError(f"{name} is part of the {head.weights} model; run `wetread evaluate {head.weights}`")
     asked = given(name, options, "size", HEAD_REFUSED)
     program = head.programs[1] if head.programs else "vision.evaluate_head"

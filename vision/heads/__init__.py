@@ -68,7 +68,7 @@ ROWS = (
     Head("ct_haemorrhage", "haemorrhage present in a head CT, and its kind", recipe="ct_haemorrhage", inputs=("CT",),
          outputs=("epidural", "subdural", "subarachnoid", "intraparenchymal", "intraventricular"), metric="auc",
          bar="real, simulation and real pictures: AUC >= 0.99; simulation alone >= 0.97", published=f"98 % of 20 cases, transfer from 80 ({REVIEW})",
-         floor_name="mean grey", **FINDINGS),
+         floor_name="mean grey", **{**FINDINGS, "programs": ("vision.train_findings", "vision.evaluate_haemorrhage")}),
     Head("ct_haemorrhage_outlines", "outlines of the blood on head CT, mL by kind", recipe="ct_haemorrhage", inputs=("CT",),
          outputs=("epidural", "subdural", "subarachnoid", "intraparenchymal", "intraventricular"), metric="dice", bar="simulated Dice >= 0.88 each",
          **FINDINGS),
