@@ -53,7 +53,7 @@ def nested(scene: Scene, found: dict[str, list[Layer]]) -> dict[str, NDArray[np.
 
 
 def flair_lesions(ask: Ask) -> SimulatedCase:
-    """Ages, sizes and blur as in a clinical set of low-grade gliomas: adults under 72, lesions of up to 7 cm, thick slices interpolated in the plane."""
+    """Ages, sizes and blur as in a clinical set of low-grade gliomas: adults under 72, lesions of up to 7 cm, planes that were interpolated."""
     patient = start(ask, ages=(18, 72))
     rng, scene = patient.disease, patient.scene
     patient.look = replace(patient.look, blur=patient.look.blur * float(rng.uniform(1.0, 1.7)))

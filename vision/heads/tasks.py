@@ -92,22 +92,23 @@ def draw_slice(head: Head, examples: Sequence[Example], rng: Rng, wanted: bool) 
     for _ in range(8):
         example = examples[rng.integers(len(examples))]
         targets = example["targets"]
-        if not wanted or head.exclusive:
+        if not wanted:
             return example, (int(rng.integers(targets.shape[1])),)
-        kind = int(rng.integers(len(targets)))
-        held = slices_with(example, kind)
+        kind = int(rng.integers(len(head.outputs)))
+        held = slices_with(head, example, kind)
         if len(held):
             s = int(held[rng.integers(len(held))])
-            points = np.argwhere(targets[kind, s])
+            points = np.argwhere(targets[0, s] == kind + 1 if head.exclusive else targets[kind, s])
             row, col = points[rng.integers(len(points))]
             return example, (s, int(row), int(col))
     return example, (int(rng.integers(targets.shape[1])),)
 
 
-def slices_with(example: Example, kind: int) -> NDArray[np.int64]:
+def slices_with(head: Head, example: Example, kind: int) -> NDArray[np.int64]:
     held = example.facts.setdefault("held", {})
     if kind not in held:
-        held[kind] = np.flatnonzero(example["targets"][kind].any((1, 2)))
+        targets = example["targets"]
+        held[kind] = np.flatnonzero((targets[0] == kind + 1 if head.exclusive else targets[kind]).any((1, 2)))
     return held[kind]
 
 
