@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from data.errors import InputError, OutputError
 from data.head_images import own_cases
-from data.model_files import load_model, save_model
+from data.model_files import from_int8, load_model, save_model, to_int8
 from vision.checkpoints import keep, restore
 from vision.heads import Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples, split_counts
@@ -238,7 +238,8 @@ def start_from(net: nn.Module, folder: Path, frozen: bool) -> None:
     """Weights of another head, where names and shapes are the same: the shared encoder above all."""
     _, tensors = load_model(folder)
     own = net.state_dict()
-    fitting = {k: torch.from_numpy(v.astype(np.float32)) for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+    fitting = {k: torch.from_numpy(v.reshape(own[k].shape)) for k, v in from_int8(tensors).items()
+               if k in own and rows(own[k].numpy()).shape == rows(v).shape}
     if not any(k.startswith("down.") or ".down." in k for k in fitting):
         raise InputError(f"{folder} has no encoder that fits this head; give a head of the same width and channels")
     net.load_state_dict(fitting, strict=False)
@@ -249,10 +250,10 @@ def start_from(net: nn.Module, folder: Path, frozen: bool) -> None:
 
 def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, list[Example]], seed: int, data: Path | None,
            base: Path | None) -> dict[str, Any]:
-    """Write the weights as float16, the card and the loss plot; the checkpoint goes."""
+    """Write the weights (large kernels as int8, the rest as float16), the card and the loss plot; the checkpoint goes."""
     from vision.head_pictures import plot_history
 
-    tensors = {k: v.numpy().astype(np.float16) if v.is_floating_point() else v.numpy() for k, v in net.state_dict().items() if "num_batches" not in k}
+    tensors = to_int8({k: rows(v.numpy()) for k, v in net.state_dict().items() if "num_batches" not in k})
     first = examples["train"][0]
     config = {"version": f"{head.name}-1", "format": FORMAT, "head": head.name, "inputs": list(head.inputs), "outputs": list(head.outputs),
               "width": head.width, "spacing_mm": first.facts.get("spacing_mm")}
@@ -279,9 +280,13 @@ def load_head(head: Head, folder: Path | None = None, device: str = "cpu") -> nn
     folder = Path(folder or head.folder)
     config, tensors = load_model(folder)
     net = TASKS[head.task].build(head)
-    state = {k: torch.from_numpy(v.astype(np.float32) if v.dtype == np.float16 else v) for k, v in tensors.items()}
-    expected = {k: tuple(v.shape) for k, v in net.state_dict().items() if "num_batches" not in k}
-    if config.get("head") != head.name or {k: tuple(v.shape) for k, v in state.items()} != expected:
+    state, own = from_int8(tensors), {k: v.numpy() for k, v in net.state_dict().items() if "num_batches" not in k}
+    if config.get("head") != head.name or {k: rows(v).shape for k, v in state.items()} != {k: rows(v).shape for k, v in own.items()}:
         raise ModelError(f"{folder} holds no weights of {head.name} as it is now; train it with `wetread train {head.name}`")
-    net.load_state_dict(state, strict=False)
+    net.load_state_dict({k: torch.from_numpy(v.reshape(own[k].shape)) for k, v in state.items()}, strict=False)
     return net.to(device).eval()
+
+
+def rows(values: NDArray[Any]) -> NDArray[Any]:
+    """Kernels as they are stored: one row an output."""
+    return values.reshape(len(values), -1) if values.ndim > 2 else values
