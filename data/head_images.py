@@ -5,6 +5,7 @@ import json
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.optimize import linear_sum_assignment
 
+from data.diffusion import anisotropy, fit, signals_of
 from data.errors import ImageError, InputError
 from data.images import read_nifti
 from data.labelled_pictures import read_rows
+from data.simulate.series_cases import SIX
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,37 @@ def read_oasis(folder: Path) -> list[ImageCase]:
     return cases
 
 
+def read_dipy(folder: Path) -> list[ImageCase]:
+    """A crop of a real brain in 64 diffusion directions that dipy ships (no folder needed); a case is six of them, the truth the tensor of all.
+
+    The six are brought to the six that the head knows: six signals and b0 are one tensor, and the other way round. Empty without dipy.
+    """
+    spec = find_spec("dipy")
+    if spec is None or not spec.submodule_search_locations:
+        return []
+    place = Path(spec.submodule_search_locations[0]) / "data" / "files"
+    series = np.asarray(nibabel.load(place / "small_64D.nii").dataobj, np.float32).transpose(3, 2, 1, 0)  # type: ignore[attr-defined]
+    b, ways = np.loadtxt(place / "small_64D.bval"), np.nan_to_num(np.loadtxt(place / "small_64D.bvec"))
+    fa, md = anisotropy(fit(series, ways, b))
+    brain = (series[0] > 0.1 * np.quantile(series[0], 0.95)).astype(np.uint8)
+    rng, cases = np.random.default_rng(0), []
+    known, strength = np.concatenate([[[0.0, 0.0, 0.0]], SIX]), np.concatenate([[0.0], np.full(6, 1000.0)])
+    for k in range(8):
+        six = [0, *spread_six(ways, rng)]
+        signals = signals_of(fit(series[six], ways[six], b[six]), known, strength)
+        cases.append(ImageCase(f"small_64D-{k}", {"DIFFUSION": signals, "FA": fa, "MD": 1000 * md}, {"brain": brain}, spacing_mm=(2.0, 2.0, 2.0),
+                               truth={"gradients": np.c_[known, strength].astype(np.float32)}))
+    return cases
+
+
+def spread_six(ways: NDArray[np.float64], rng: np.random.Generator) -> list[int]:
+    """Six measured directions nearest to the usual six, turned at random."""
+    turned = SIX @ np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    near = np.abs(turned @ ways.T)
+    near[:, ~ways.any(1)] = -1
+    return linear_sum_assignment(-near)[1].tolist()
+
+
 def read_grey(raw: bytes) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(raw)) as image:
         return np.asarray(image.convert("L"))
@@ -138,6 +173,7 @@ READERS: dict[str, tuple[str, Callable[..., list[ImageCase]]]] = {       # name 
     "phe_sich": ("phe_sich", read_phe_sich),
     "tumor4": ("tumor4", read_tumor4),
     "oasis": ("oasis_csv", read_oasis),
+    "dipy": ("", read_dipy),
 }
 
 

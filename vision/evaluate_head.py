@@ -21,6 +21,8 @@ from vision.train_head import load_head, split_own
 
 CASES, FLOOR_CASES = 24, 20
 FOLDS = 5
+FOLDED = ("lgg_flair", "phe_sich", "tumor4")    # real sets with enough patients to learn from
+SITES = ("DU", "HT")                            # of lgg_flair
 HIDDEN = ("validation", "label")
 Rows = list[Scores]
 
@@ -65,7 +67,7 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
             report(1, 1, phase=f"floor: {title}")
     figures[what]["subgroups"] = subgroups(head, rows, test)
     if data and head.real:
-        figures |= on_real(head, net, data, device, folder, epochs, seed, report)
+        figures |= on_real(head, net, data, device, folder, epochs, seed, known, report)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
@@ -146,7 +148,7 @@ def subgroups(head: Head, rows: Rows, examples: Sequence[Example]) -> dict[str, 
 
 # ---------------------------------------------------------------- real images
 
-def on_real(head: Head, net: Any, data: Path, device: str, folder: Path, epochs: int | None, seed: int,
+def on_real(head: Head, net: Any, data: Path, device: str, folder: Path, epochs: int | None, seed: int, known: Sequence[Example],
             report: Callable[..., None]) -> dict[str, Any]:
     cases = real_cases(head.real, data)
     if not cases:
@@ -156,8 +158,16 @@ def on_real(head: Head, net: Any, data: Path, device: str, folder: Path, epochs:
     if head.name == "ad_volumes":
         return {"real oasis": on_oasis(head, net, cases, device)}
     examples = [make_example(head, case, case.patient) for case in cases]
-    found = {f"real {head.real}, simulation only": {"cases": len(cases), "head": summary(head, score_all(head, net, examples, device, report))}}
-    if epochs:
+    floors = {}
+    if head.floor is not None:
+        answer = head.floor(head, known)
+        floors = {head.floor_name: summary(head, [TASKS[head.task].score(head, answer(e), e) for e in examples])}
+    found = {f"real {head.real}, simulation only": {"cases": len(cases), "head": summary(head, score_all(head, net, examples, device, report)),
+                                                    "floors": floors}}
+    if epochs and head.real in FOLDED:
+        if head.real == "lgg_flair":
+            found["real lgg_flair, taught sites DU and HT, tested on CS and FG"] = other_sites(head, examples, cases, folder, epochs, seed, device,
+                                                                                               report)
         found[f"real {head.real}, {FOLDS} folds by patient"] = five_folds(head, examples, [c.group or c.patient for c in cases], folder, epochs, seed,
                                                                          device, report)
     return found
@@ -196,6 +206,22 @@ def five_folds(head: Head, examples: list[Example], groups: list[str], folder: P
                 floor_rows[i] = TASKS[head.task].score(head, floor(examples[i]), examples[i])
     return {"cases": len(examples), "epochs": epochs, "head": summary(head, rows),
             "floors": {head.floor_name: summary(head, floor_rows)} if head.floor else {}}
+
+
+def other_sites(head: Head, examples: list[Example], cases: Sequence[ImageCase], folder: Path, epochs: int, seed: int, device: str,
+                report: Callable[..., None]) -> dict[str, Any]:
+    """Patients of hospitals that the net was taught nothing of."""
+    import tempfile
+
+    known = [e for e, c in zip(examples, cases, strict=True) if c.group in SITES]
+    other = [e for e, c in zip(examples, cases, strict=True) if c.group not in SITES]
+    order = np.random.default_rng(seed).permutation(len(known))
+    cut = len(known) // 8
+    split = {"validation": [known[i] for i in order[:cut]], "train": [known[i] for i in order[cut:]]}
+    with tempfile.TemporaryDirectory() as place:
+        train_head.main(head.name, out=Path(place), examples=split, epochs=epochs, seed=seed, device=device, base=folder, report=report)
+        taught = load_head(head, Path(place), device)
+    return {"cases": len(other), "epochs": epochs, "head": summary(head, score_all(head, taught, other, device, report))}
 
 
 def complete(case: ImageCase) -> bool:

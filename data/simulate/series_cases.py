@@ -92,7 +92,7 @@ def dti_few_directions(ask: Ask) -> SimulatedCase:
     b = float(ask.options.get("b_s_mm2") or 1000)
     s0 = scaled(spin_echo(tissues, rng.uniform(5000, 9000), rng.uniform(70, 95)))
     clean = ndimage.gaussian_filter(render(scene, s0), soften)
-    snr = float(rng.uniform(14, 32)) if not ask.held_out else float(rng.uniform(10, 14))
+    snr = float(rng.uniform(9, 32)) if not ask.held_out else float(rng.uniform(7, 9))
     ways = directions(count, rng)
     noise = slice_noise(scene, "DWI", 2 * (count + 1)) / np.float32(snr)
     series = np.empty((count + 1, *md.shape), np.float32)

@@ -141,7 +141,7 @@ ROWS = (
     Head("dti_few_directions", "FA and MD from six diffusion directions", "image", "dti_few_directions", ("DIFFUSION",), ("FA", "MD"), "rmse_fa",
          "FA RMSE <= 0.13 on dipy's real crops", "least squares 0.264 (dipy small_64D, 6 directions)", floors.tensor_fit, "least squares tensor",
          loss="l1",
-         series=7, options={"directions": 6}, better="lower"),
+         series=7, options={"directions": 6}, better="lower", real="dipy"),
     Head("t1_to_t2", "a T2-like image from T1", "image", "t1_to_t2", ("T1",), ("T2",), "ssim", "better than the best voxel-wise map", "",
          floors.voxel_regression, "voxel-wise regression", loss="l1+ssim", width=10),
     Head("t2_to_t1", "a T1-like image from T2", "image", "t1_to_t2", ("T2",), ("T1",), "ssim", "better than the best voxel-wise map", "",

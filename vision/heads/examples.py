@@ -61,7 +61,9 @@ def make_example(head: Head, case: Any, patient: str) -> Example:
         scales |= {name: scale_of(name, case.channels) for name in head.outputs}
         arrays["targets"] = np.stack([prepare(name, case.channels[name], scales[name]) for name in head.outputs]).astype(np.float16)
         arrays["inside"] = inside_of(head, case)
-        arrays |= {k: np.asarray(case.truth[k], np.float32) for k in ("gradients", "b_s_mm2") if k in case.truth}
+        if "gradients" in case.truth:                           # direction and b of each
+            table = np.asarray(case.truth["gradients"], np.float32)
+            arrays |= {"gradients": table[:, :3], "b_s_mm2": table[:, 3]}
     elif head.exclusive:
         arrays["targets"] = case.structures[None].astype(np.uint8)
     elif head.task in ("outline", "detect"):

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from data.diffusion import anisotropy, fit
+
 Answer = Callable[[Any], Any]
 LEARN_FROM = 20                 # training examples
 POINTS = 20_000                 # points that a voxel-wise regression learns from
@@ -175,23 +177,9 @@ def tensor_fit(head: Any, examples: Sequence[Any]) -> Answer:
     def answer(example: Any) -> NDArray[np.float32]:
         signal = np.maximum(np.asarray(example["inputs"], np.float32), 1e-3)
         gradients, b = np.asarray(example["gradients"], np.float64), np.asarray(example["b_s_mm2"], np.float64)
-        return fit_tensor(signal, gradients, b)
+        return anisotropy(fit(signal, gradients, b))
 
     return answer
-
-
-def fit_tensor(signal: NDArray[np.float32], gradients: NDArray[np.float64], b_s_mm2: NDArray[np.float64]) -> NDArray[np.float32]:
-    """(n, S, H, W) signals, (n, 3) directions, (n,) b -> FA and MD (1e-3 mm2/s), (2, S, H, W)."""
-    x, y, z = gradients.T
-    design = np.concatenate([np.ones((len(b_s_mm2), 1)),
-                             -b_s_mm2[:, None] / 1000 * np.stack([x * x, y * y, z * z, 2 * x * y, 2 * x * z, 2 * y * z], 1)], 1)
-    found = np.linalg.pinv(design) @ np.log(np.maximum(signal.reshape(len(signal), -1), 1e-3))
-    dxx, dyy, dzz, dxy, dxz, dyz = found[1:]
-    values = np.linalg.eigvalsh(np.stack([dxx, dxy, dxz, dxy, dyy, dyz, dxz, dyz, dzz], -1).reshape(-1, 3, 3))
-    values = np.maximum(values, 0)
-    mean = values.mean(1)
-    anisotropy = np.sqrt(1.5 * ((values - mean[:, None]) ** 2).sum(1) / np.maximum((values**2).sum(1), 1e-12))
-    return np.stack([anisotropy, mean]).reshape(2, *signal.shape[1:]).astype(np.float32)
 
 
 def grey_levels(head: Any, examples: Sequence[Any]) -> Answer:
