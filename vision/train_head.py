@@ -22,7 +22,7 @@ from data.model_files import from_int8, load_model, save_model, to_int8
 from vision.checkpoints import keep, restore
 from vision.heads import Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples, split_counts
-from vision.heads.tasks import TASKS, Batch, draw_judge, judge_patches, loss_judge, predict_outline, propose, score_outline
+from vision.heads.tasks import TASKS, Batch, predict_outline, score_outline
 from vision.heads.two_stage import TwoStage
 from vision.heads.unet import PatchDiscriminator
 from vision.losses import fool_loss, judge_loss
@@ -30,8 +30,7 @@ from vision.losses import fool_loss, judge_loss
 EPOCH = 100                 # steps
 PATIENCE = 8                # epochs without a better validation after which training stops
 VALIDATED = 10              # cases
-JUDGE_FROM = 0.65           # share of the training after which the second stage of a detector learns
-JUDGED = 40                 # cases whose candidates it learns from
+SECOND_FROM = 0.65          # share of the training after which the second stage of a head learns
 PEAK = 2e-3
 SIZE, EPOCHS = 80, 20       # cases and epochs unless asked otherwise; the review's transfer learning had 80 cases
 AHEAD = 3                   # batches drawn ahead
@@ -45,7 +44,7 @@ class Run:
     step: int = 0
     best: float = math.inf
     stale: int = 0
-    stage: int = 0              # 1: the judge of a detector learns
+    stage: int = 0              # 1: the second stage learns
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -90,22 +89,25 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
         best, facts = restore(checkpoint, modules, optimisers)
         run = Run(**facts)
     begun, steps = time.monotonic() - run.seconds, (epochs or EPOCHS) * EPOCH
-    pool = candidates_of(net, examples["train"], device) if run.stage else None
+    second = task.second
+    pool = second.pool(head, net, examples["train"], device, seed) if second and run.stage else None
     with ThreadPoolExecutor(1) as drawer:
         coming: dict[int, Future[Batch]] = {}
-        while (done := progress(run, steps, begun, minutes)) < 1 and (run.stale < PATIENCE or (head.task == "detect" and not run.stage)):
-            if head.task == "detect" and not run.stage and (done >= JUDGE_FROM or run.stale >= PATIENCE):
+        while (done := progress(run, steps, begun, minutes)) < 1 and (run.stale < PATIENCE or (second and not run.stage)):
+            if second and not run.stage and (done >= SECOND_FROM or run.stale >= PATIENCE):
                 net.load_state_dict(best or net.state_dict())
-                run.stage, run.best, run.stale = 1, math.inf, 0
-                pool = candidates_of(net, examples["train"], device)
+                run.stage, run.stale = 1, 0
+                if head.task == "detect":                       # scored by its outlines until now
+                    run.best = math.inf
+                pool = second.pool(head, net, examples["train"], device, seed)
             for step in range(run.step, run.step + AHEAD):
                 if step not in coming and pool is None:
                     coming[step] = drawer.submit(draw, head, examples["train"], [seed, step, rank])
-            batch = coming.pop(run.step).result() if pool is None else draw_judge(pool, np.random.default_rng([seed, run.step, rank]), 24)
+            batch = second.draw(pool, np.random.default_rng([seed, run.step, rank])) if second and pool else coming.pop(run.step).result()
             learn(head, modules, optimisers, batch, rate(done), run, device, world, [seed, run.step, rank])
             run.step += 1
             last = progress(run, steps, begun, minutes) >= 1
-            if run.step % EPOCH == 0 or last:
+            if run.step % (second.epoch if second and run.stage else EPOCH) == 0 or last:
                 validation = agreed(validate(head, net, examples["validation"], device, run.stage), world, device)
                 run.history[-1]["validation"] = validation
                 run.stale = run.stale + 1
@@ -130,17 +132,14 @@ def draw(head: Head, examples: Sequence[Example], key: list[int]) -> Batch:
 
 def learn(head: Head, modules: dict[str, nn.Module], optimisers: dict[str, torch.optim.Optimizer], batch: Batch, pace: float, run: Run, device: str,
           world: int, key: list[int]) -> None:
-    net = modules["net"].train()
-    if run.stage:
-        assert isinstance(net, TwoStage)
-        net.map.eval()                                      # it is done
+    net, task = modules["net"].train(), TASKS[head.task]
     torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
     batch = {k: v.to(device, memory_format=torch.channels_last) if v.ndim == 4 and not v.is_complex() else v.to(device) for k, v in batch.items()}
     for optimiser in optimisers.values():
         for group in optimiser.param_groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * pace
     with torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda")):
-        loss = loss_judge(net, batch) if run.stage else TASKS[head.task].loss(head, net, batch)
+        loss = task.second.loss(net, batch) if task.second and run.stage else task.loss(head, net, batch)
         if "judge" in modules:
             loss = loss + 0.02 * fool_loss(modules["judge"](batch["made"]))
     step(net, optimisers["net"], loss, world)
@@ -214,12 +213,6 @@ def split_own(head: Head, cases: Sequence[Any]) -> dict[str, list[Example]]:
     edges = np.cumsum([0, counts["train"], counts["validation"], counts["test"]])
     return {split: [make_example(head, case, case.patient) for case in order[a:b]]
             for split, a, b in zip(("train", "validation", "test"), edges[:-1], edges[1:], strict=True)}
-
-
-def candidates_of(net: nn.Module, examples: Sequence[Example], device: str) -> tuple[Tensor, NDArray[np.bool_]]:
-    net.eval()
-    found = [judge_patches(example, propose(net, example, device)) for example in examples[:JUDGED]]
-    return torch.cat([cubes for cubes, _ in found]), np.concatenate([right for _, right in found])
 
 
 def validate(head: Head, net: nn.Module, examples: Sequence[Example], device: str, stage: int) -> float:

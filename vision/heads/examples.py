@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import InputError, OutputError
+from data.simulate.case import STRUCTURES
 from vision.heads import Head, head_named
 from vision.heads.channels import network_channels, prepare, scale_of
 from vision.heads.next_time import to_coarse
@@ -71,8 +72,18 @@ def make_example(head: Head, case: Any, patient: str) -> Example:
         for name, mask in case.masks.items():
             if name == "mimic":
                 arrays["mimics"] = mask.astype(np.uint8)
+    elif head.task == "category" and case.structures is not None:
+        arrays["targets"] = tissue_of(case)[None]
     facts["scales"] = scales
     return Example(arrays, facts)
+
+
+def tissue_of(case: Any) -> NDArray[np.uint8]:
+    """Codes of STRUCTURES, and one more for whatever a mask outlines."""
+    tissue = case.structures.astype(np.uint8).copy()
+    for mask in case.masks.values():
+        tissue[mask > 0] = len(STRUCTURES)
+    return tissue
 
 
 def inside_of(head: Head, case: Any) -> NDArray[np.uint8]:

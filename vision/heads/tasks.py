@@ -11,8 +11,9 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
+from data.simulate.case import STRUCTURES
 from vision.heads import Head
-from vision.heads.attention import SliceAttention
+from vision.heads.attention import SHARE_STRIDE, SliceAttention
 from vision.heads.augment import Rng, cut, look, move
 from vision.heads.channels import width_of
 from vision.heads.clinical import VALUES, Clinical, patient_values
@@ -28,6 +29,9 @@ from vision.metrics import dice, image_error
 SIZE = 96                   # points a side of what a network learns from
 SLICES = 16                 # of a volume that a classifier sees at once
 NUMBERS = 0.5               # weight of the volumes that a classifier is taught beside its classes
+TISSUES = len(STRUCTURES) + 1   # kinds of tissue that it tells apart: background, structures, lesion
+JUDGED = 40                 # cases whose candidates the judge of a detector learns from
+VIEWS = 6                   # of each case that its last layers learn from
 LIKELY = 0.5                # probability from which a point belongs to an outline
 TRUE_SPOT = 0.3             # a candidate is true when so much of its cube's middle, or any of its points, lies in the truth
 FALSE_A_SUBJECT = 1.0       # false positives at which the sensitivity of a detector is told
@@ -45,6 +49,17 @@ class Task:
     predict: Callable[[Head, nn.Module, Example, str], Any]
     score: Callable[[Head, Any, Example], Scores]
     batch: int = 8
+    second: "Second | None" = None
+
+
+@dataclass(frozen=True)
+class Second:
+    """A second stage, taught from what the first makes of the training cases: `pool` once, then steps of `draw` and `loss`."""
+
+    pool: Callable[[Head, nn.Module, Sequence[Example], str, int], Batch]
+    draw: Callable[[Batch, Rng], Batch]
+    loss: Callable[[nn.Module, Batch], Tensor]
+    epoch: int                  # steps between validations
 
 
 def maps_in(head: Head) -> int:
@@ -203,8 +218,14 @@ def judge_patches(example: Example, spots: Spots) -> tuple[Tensor, NDArray[np.bo
     return cubes, np.array([*right, *([True] * len(middles))], bool)
 
 
-def draw_judge(pool: tuple[Tensor, NDArray[np.bool_]], rng: Rng, batch: int) -> Batch:
-    cubes, right = pool
+def candidates_of(head: Head, net: nn.Module, examples: Sequence[Example], device: str, seed: int) -> Batch:
+    net.eval()
+    found = [judge_patches(example, propose(net, example, device)) for example in examples[:JUDGED]]
+    return {"cubes": torch.cat([cubes for cubes, _ in found]), "right": torch.from_numpy(np.concatenate([right for _, right in found]))}
+
+
+def draw_judge(pool: Batch, rng: Rng, batch: int = 24) -> Batch:
+    cubes, right = pool["cubes"], pool["right"].numpy()
     sides = [np.flatnonzero(right == (i % 2 == 0)) for i in range(batch)]
     index = [int(side[rng.integers(len(side))]) if len(side) else int(rng.integers(len(right))) for side in sides]
     drawn = cubes[index].clone()
@@ -332,34 +353,36 @@ def score_image(head: Head, made: NDArray[np.float32], example: Example) -> Scor
 # ---------------------------------------------------------------- classes
 
 def build_category(head: Head) -> nn.Module:
-    return SliceAttention(config_of(head, len(head.outputs), neighbours=0), numbers=len(VALUES))
+    return SliceAttention(config_of(head, len(head.outputs), neighbours=0), kinds=TISSUES, numbers=len(VALUES))
 
 
-def some_slices(example: Example, rng: Rng | None, part: float = 0.5) -> NDArray[np.float32]:
-    """SLICES of a case, evenly spread, or as many as there are: (slices, C, H, W); `part` of the way from each to the next unless drawn."""
+def slices_at(example: Example, rng: Rng | None, part: float = 0.5) -> list[int]:
+    """SLICES of a case, evenly spread, or as many as there are; `part` of the way from each to the next unless drawn."""
     count = example["inputs"].shape[1]
     edges = np.linspace(0, count, min(SLICES, count) + 1)
-    at = [int(rng.uniform(a, b)) if rng is not None else min(int(a + part * (b - a)), count - 1) for a, b in pairwise(edges)]
-    return np.asarray(example["inputs"], np.float32)[:, at].transpose(1, 0, 2, 3)
+    return [int(rng.uniform(a, b)) if rng is not None else min(int(a + part * (b - a)), count - 1) for a, b in pairwise(edges)]
 
 
 def draw_category(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
-    """Classes alike; the slices of a volume are turned and lit alike."""
+    """Classes alike; the slices of a volume are turned and lit alike. Tissue that nobody knows has the code TISSUES."""
     classes = [[e for e in examples if e.facts["category"] == k] for k in range(len(head.outputs))]
     classes = [c for c in classes if c]
     stacks, labels, numbers = [], [], []
     for _ in range(batch):
         own = classes[rng.integers(len(classes))]
         example = own[rng.integers(len(own))]
-        stacks.append(torch.from_numpy(some_slices(example, rng)))
+        at = slices_at(example, rng)
+        image = np.asarray(example["inputs"], np.float32)[:, at].transpose(1, 0, 2, 3)
+        tissue = np.asarray(example["targets"])[0, at] if "targets" in example.arrays else np.full(image[:, 0].shape, TISSUES)
+        stacks.append(np.concatenate([image.reshape(-1, *image.shape[2:]), tissue.astype(np.float32)]))
         labels.append(int(example.facts["category"]))
         known = example.facts["numbers"]
         numbers.append(patient_values(known) if "volumes_ml" in known else np.zeros(2 * len(VALUES), np.float32))
-    volumes = torch.stack(stacks)
-    b, s, c, h, w = volumes.shape
-    moved = move(volumes.flatten(1, 2), rng.normal(0, 0.04, (b, 2)), side_of(h, w), rng)
-    return {"image": look(moved, rng, 1).reshape(b, s, c, *moved.shape[-2:]), "labels": torch.tensor(labels),
-            "numbers": torch.from_numpy(np.stack(numbers))}
+    slices, maps = tissue.shape[0], image.shape[1]
+    stack = torch.from_numpy(np.stack(stacks))
+    moved = move(stack, rng.normal(0, 0.04, (batch, 2)), side_of(*stack.shape[-2:]), rng, codes=slices)
+    seen = look(moved[:, :-slices], rng, 1).unflatten(1, (slices, maps))
+    return {"image": seen, "tissue": moved[:, -slices:].long(), "labels": torch.tensor(labels), "numbers": torch.from_numpy(np.stack(numbers))}
 
 
 def side_of(height: int, width: int) -> int:
@@ -367,10 +390,40 @@ def side_of(height: int, width: int) -> int:
 
 
 def loss_category(head: Head, net: nn.Module, batch: Batch) -> Tensor:
-    verdict = net(batch["image"])
+    assert isinstance(net, SliceAttention)
+    seen = net.see(batch["image"])
+    verdict = net.weigh(seen.features)
     values, known = batch["numbers"].chunk(2, 1)
     missed = (((verdict.numbers - values) ** 2) * known).sum() / known.sum().clamp_min(1)
-    return functional.cross_entropy(verdict.logits, batch["labels"], label_smoothing=0.05) + NUMBERS * missed
+    loss = functional.cross_entropy(verdict.logits, batch["labels"], label_smoothing=0.05) + NUMBERS * missed
+    tissue = batch["tissue"].flatten(0, 1)
+    if (tissue < TISSUES).any():
+        masks = functional.one_hot(tissue, TISSUES + 1).permute(0, 3, 1, 2)[:, :TISSUES].float()
+        shares = functional.avg_pool2d(masks, SHARE_STRIDE)
+        loss = loss + 2 * functional.cross_entropy(seen.shares.flatten(0, 1), shares)
+    return loss
+
+
+def features_of(head: Head, net: nn.Module, examples: Sequence[Example], device: str, seed: int) -> Batch:
+    """What the taught encoder sees of each case, changed in VIEWS ways: the last layers then learn from it in no time."""
+    assert isinstance(net, SliceAttention)
+    net.eval()
+    rng, found = np.random.default_rng([seed, 1]), []
+    for _ in range(-(-VIEWS * len(examples) // 8)):
+        batch = draw_category(head, examples, rng, 8)
+        with torch.inference_mode():
+            found.append((net.see(batch["image"].to(device)).features.float().cpu(), batch["labels"]))
+    return {"features": torch.cat([f for f, _ in found]).clone(), "labels": torch.cat([labels for _, labels in found])}
+
+
+def draw_features(pool: Batch, rng: Rng) -> Batch:
+    index = torch.from_numpy(rng.integers(len(pool["labels"]), size=32))
+    return {name: values[index] for name, values in pool.items()}
+
+
+def loss_features(net: nn.Module, batch: Batch) -> Tensor:
+    assert isinstance(net, SliceAttention)
+    return functional.cross_entropy(net.weigh(batch["features"]).logits, batch["labels"], label_smoothing=0.05)
 
 
 def predict_category(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
@@ -378,8 +431,8 @@ def predict_category(head: Head, net: nn.Module, example: Example, device: str) 
     sets = max(1, min(4, example["inputs"].shape[1] // SLICES))
     found = []
     with torch.inference_mode():
-        for part in np.linspace(0, 1, sets, endpoint=False) + 0.5 / sets:
-            volume = torch.from_numpy(some_slices(example, None, float(part)))
+        for part in (np.arange(sets) + 0.5) / sets:
+            volume = torch.from_numpy(np.asarray(example["inputs"], np.float32)[:, slices_at(example, None, float(part))].transpose(1, 0, 2, 3))
             high, wide = (-n % 16 for n in volume.shape[-2:])
             volume = functional.pad(volume, (0, wide, 0, high))
             found.append(net(torch.stack([volume, volume.flip(-1)]).to(device)).logits.float())
@@ -494,9 +547,10 @@ def score_series(head: Head, maps: NDArray[np.float32], example: Example) -> Sco
 
 TASKS = {
     "outline": Task(build_outline, draw_outline, loss_outline, predict_outline, score_outline),
-    "detect": Task(build_detect, draw_outline, loss_outline, predict_detect, score_detect),
+    "detect": Task(build_detect, draw_outline, loss_outline, predict_detect, score_detect, second=Second(candidates_of, draw_judge, loss_judge, 100)),
     "image": Task(build_image, draw_image, loss_image, predict_image, score_image),
-    "category": Task(build_category, draw_category, loss_category, predict_category, score_category, batch=4),
+    "category": Task(build_category, draw_category, loss_category, predict_category, score_category, batch=4,
+                     second=Second(features_of, draw_features, loss_features, 500)),
     "volumes": Task(build_volumes, draw_volumes, loss_volumes, predict_volumes, score_category, batch=64),
     "rebuild": Task(build_rebuild, draw_rebuild, loss_rebuild, predict_rebuild, score_rebuild, batch=2),
     "series": Task(build_series, draw_series, loss_series, predict_series, score_series, batch=4),
