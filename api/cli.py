@@ -143,6 +143,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
     minutes: Annotated[float | None, typer.Option(help="heads: stop by the clock.")] = None,
     frozen: Annotated[bool, typer.Option("--frozen", help="heads: keep the encoder of --base as it is.")] = False,
+    real: Annotated[bool, typer.Option("--real", help="heads: learn from the row's public real images under --data, not from simulation.")] = False,
     workers: Annotated[int | None, typer.Option(help="heads: processes that simulate.")] = None,
     home: Home = HOME,
     db: Database = None,
@@ -159,7 +160,7 @@ def train(
     if out is None:
         wrong_use("give --out FOLDER for the model, or --from-store")
     train_model(name, out, data=data, base=base, size=size, pictures=pictures, epochs=epochs, seed=seed, device=device_name(device), resume=resume,
-                minutes=minutes, frozen=frozen or None, workers=workers)
+                minutes=minutes, frozen=frozen or None, real=real or None, workers=workers)
 
 
 @app.command()
@@ -175,12 +176,13 @@ def evaluate(
     seed: int | None = None,
     device: Device = "auto",
     workers: Annotated[int | None, typer.Option(help="heads: processes that simulate.")] = None,
+    base: Annotated[Path | None, typer.Option(help="heads: weights taught by simulation alone, which the folds on real images start from.")] = None,
 ) -> None:
     """Measure a model beside its floors; prints JSON, writes plots and the model card."""
     from api.training import evaluate_model
 
     figures = evaluate_model(name, out, data=data, epochs=epochs, authors=authors, size=size, pictures=pictures, seed=seed,
-                             device=device_name(device), workers=workers)
+                             device=device_name(device), workers=workers, base=base)
     print(json.dumps(figures, indent=2))
 
 

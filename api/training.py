@@ -29,8 +29,8 @@ def train_model(name: str, out: Path, **options: Any) -> None:
         train_head(name, out, **options)
         return
     program, _, size_name, _, _ = row_of(name)
-    options = {k: v for k, v in options.items() if k not in ("minutes", "frozen", "workers") or v}
-    for option in ("minutes", "frozen", "workers"):
+    options = {k: v for k, v in options.items() if k not in ("minutes", "frozen", "real", "workers") or v}
+    for option in ("minutes", "frozen", "real", "workers"):
         if option in options:
             raise InputError(f"--{option} has no meaning for {name}; leave it out")
     taken = ("pictures",) if name == "report" else ("size", "pictures") if name == "protocol" else ()
@@ -59,6 +59,8 @@ def evaluate_head(name: str, out: Path | None, **options: Any) -> dict[str, Any]
         raise InputError(f"{name} is part of the {head.weights} model; run `wetread evaluate {head.weights}`")
     asked = given(name, options, "size", HEAD_REFUSED)
     program = head.programs[1] if head.programs else "vision.evaluate_head"
+    if head.programs and asked.pop("base", None):
+        raise InputError(f"--base has no meaning for {name}; leave it out")
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     figures: dict[str, Any] = import_module(program).main(name, out=out, report=reporter(), date=date, **asked)
     return figures
@@ -92,8 +94,9 @@ def train_on_decisions(home: Path, db: str | None, **options: Any) -> str:
 def evaluate_model(name: str, out: Path | None, **options: Any) -> dict[str, Any]:
     if name not in MODELS:
         return evaluate_head(name, out, **options)
-    if options.pop("workers", None):
-        raise InputError(f"--workers has no meaning for {name}; leave it out")
+    for option in ("workers", "base"):
+        if options.pop(option, None):
+            raise InputError(f"--{option} has no meaning for {name}; leave it out")
     _, program, _, size_name, refused = row_of(name)
     figures: dict[str, Any] = import_module(program).main(out=out, report=reporter(), **given(name, options, size_name, refused))
     return figures

@@ -17,7 +17,7 @@ from vision.heads import HEADS, Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples
 from vision.heads.tasks import TASKS, Scores
 from vision.metrics import bootstrap, class_figures
-from vision.train_head import load_head, split_own
+from vision.train_head import load_head, split_own, split_real
 
 CASES, FLOOR_CASES = 24, 20
 FOLDS = 5
@@ -29,13 +29,15 @@ Rows = list[Scores]
 
 def main(name: str, data: Path | None = None, out: Path | None = None, size: int | None = None, seed: int = 0, device: str = "cpu",
          folder: Path | None = None, epochs: int | None = None, anatomy: Path | None = None, workers: int | None = None, date: str = "",
+         base: Path | None = None,
          report: Callable[..., None] = lambda *a, **k: None) -> dict[str, Any]:
     """Figures as a dict; with `out`, figures.json, card.md and examples.png beside the weights.
 
     Args:
         folder: the weights; default `out` where it holds some, else what ships.
         size: test cases.
-        epochs: of each of five folds on the row's real images, started from the weights; none unless given.
+        epochs: of each of five folds on the row's real images, started from `base`; none unless given.
+        base: folder of weights taught by simulation alone, where those that are measured were taught the real images too.
     """
     head = head_named(name)
     if head.task == "program":
@@ -57,7 +59,7 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
     task = TASKS[head.task]
     answers = [task.predict(head, net, example, device) for example in test]
     rows = [task.score(head, answer, example) for answer, example in zip(answers, test, strict=True)]
-    asked = "".join(f" --{word} {value}" for word, value in (("data", data), ("size", size), ("epochs", epochs)) if value)
+    asked = "".join(f" --{word} {value}" for word, value in (("data", data), ("size", size), ("epochs", epochs), ("base", base)) if value)
     figures: dict[str, Any] = {"head": name, "date": date, "command": f"wetread evaluate {name}{asked}",
                                "metric": head.metric, what: {"cases": len(test), "head": summary(head, rows), "floors": {}}}
     for title, floor in ((head.floor_name, head.floor), *head.also):
@@ -67,7 +69,10 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
             report(1, 1, phase=f"floor: {title}")
     figures[what]["subgroups"] = subgroups(head, rows, test)
     if data and head.real:
-        figures |= on_real(head, net, data, device, folder, epochs, seed, known, report)
+        base = Path(base or folder)
+        if not json.loads((base / "card.json").read_text())["recipe"].startswith("simulated"):
+            raise InputError(f"{base} holds weights that were taught real images; give --base FOLDER with weights taught by simulation alone")
+        figures |= on_real(head, load_head(head, base, device), data, device, base, epochs, seed, known, report)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
@@ -154,7 +159,13 @@ def on_real(head: Head, net: Any, data: Path, device: str, folder: Path, epochs:
     if not cases:
         return {}
     if head.name == "t1_to_flair":
-        return {f"real {head.real}": on_made_flair(head, net, [c for c in cases if complete(c)], device, report)}
+        whole = [c for c in cases if complete(c)]
+        found = {f"real {head.real}, simulation only": on_made_flair(head, lambda i: net, whole, device, report)}
+        if epochs:
+            examples = [make_example(head, c, c.patient) for c in whole]
+            nets = fold_nets(head, examples, [c.patient for c in whole], folder, epochs, seed, device, report)
+            found[f"real {head.real}, {FOLDS} folds by patient"] = on_made_flair(head, lambda i: nets[i], whole, device, report)
+        return found
     if head.name == "ad_volumes":
         return {"real oasis": on_oasis(head, net, cases, device)}
     examples = [make_example(head, case, case.patient) for case in cases]
@@ -168,7 +179,7 @@ def on_real(head: Head, net: Any, data: Path, device: str, folder: Path, epochs:
         if head.real == "lgg_flair":
             found["real lgg_flair, taught sites DU and HT, tested on CS and FG"] = other_sites(head, examples, cases, folder, epochs, seed, device,
                                                                                                report)
-        found[f"real {head.real}, {FOLDS} folds by patient"] = five_folds(head, examples, [c.group or c.patient for c in cases], folder, epochs, seed,
+        found[f"real {head.real}, {FOLDS} folds by patient"] = five_folds(head, examples, [fold_group(head, c) for c in cases], folder, epochs, seed,
                                                                          device, report)
     return found
 
@@ -182,30 +193,38 @@ def score_all(head: Head, net: Any, examples: Sequence[Example], device: str, re
     return rows
 
 
-def five_folds(head: Head, examples: list[Example], groups: list[str], folder: Path, epochs: int, seed: int, device: str,
-               report: Callable[..., None]) -> dict[str, Any]:
-    """Each patient by a net that was taught the other folds, started from the weights in `folder`; an eighth of those stops the training."""
+def fold_nets(head: Head, examples: list[Example], groups: list[str], folder: Path, epochs: int, seed: int, device: str,
+              report: Callable[..., None]) -> list[Any]:
+    """For each example the net that was taught the other folds, started from the weights in `folder`; an eighth of those stops the training."""
     import tempfile
 
-    by_patient = head.real == "lgg_flair"
-    fold = folds([e.facts["patient"] if by_patient else g for e, g in zip(examples, groups, strict=True)], FOLDS)
-    rows: Rows = [{} for _ in examples]
-    floor_rows: Rows = [{} for _ in examples]
+    fold, nets = folds(groups, FOLDS), []
     for k in range(FOLDS):
-        kept = [e for e, f in zip(examples, fold, strict=True) if f != k]
-        order = np.random.default_rng([seed, k]).permutation(len(kept))
-        cut = len(kept) // 8
-        split = {"validation": [kept[i] for i in order[:cut]], "train": [kept[i] for i in order[cut:]]}
+        split = split_real(head, [e for e, f in zip(examples, fold, strict=True) if f != k], seed + k)
         with tempfile.TemporaryDirectory() as place:
             train_head.main(head.name, out=Path(place), examples=split, epochs=epochs, seed=seed + k, device=device, base=folder, report=report)
-            taught = load_head(head, Path(place), device)
-        floor = head.floor(head, split["train"]) if head.floor else None
-        for i in np.flatnonzero(fold == k):
-            rows[i] = score_all(head, taught, [examples[i]], device)[0]
-            if floor is not None:
-                floor_rows[i] = TASKS[head.task].score(head, floor(examples[i]), examples[i])
-    return {"cases": len(examples), "epochs": epochs, "head": summary(head, rows),
-            "floors": {head.floor_name: summary(head, floor_rows)} if head.floor else {}}
+            nets.append(load_head(head, Path(place), device))
+    return [nets[f] for f in fold]
+
+
+def five_folds(head: Head, examples: list[Example], groups: list[str], folder: Path, epochs: int, seed: int, device: str,
+               report: Callable[..., None]) -> dict[str, Any]:
+    """Each patient by a net that was taught the other folds, and by a floor that was."""
+    nets = fold_nets(head, examples, groups, folder, epochs, seed, device, report)
+    rows = [score_all(head, net, [example], device)[0] for net, example in zip(nets, examples, strict=True)]
+    found: dict[str, Any] = {"cases": len(examples), "epochs": epochs, "head": summary(head, rows)}
+    if head.floor is not None:
+        fold, answers = folds(groups, FOLDS), []
+        for k in range(FOLDS):
+            answers.append(head.floor(head, [e for e, f in zip(examples, fold, strict=True) if f != k]))
+        floor_rows = [TASKS[head.task].score(head, answers[f](e), e) for e, f in zip(examples, fold, strict=True)]
+        found["floors"] = {head.floor_name: summary(head, floor_rows)}
+    return found
+
+
+def fold_group(head: Head, case: ImageCase) -> str:
+    """What a fold must not split: near-duplicates, else a patient (the group of lgg_flair is the hospital)."""
+    return case.group if case.group and head.real != "lgg_flair" else case.patient
 
 
 def other_sites(head: Head, examples: list[Example], cases: Sequence[ImageCase], folder: Path, epochs: int, seed: int, device: str,
@@ -215,9 +234,7 @@ def other_sites(head: Head, examples: list[Example], cases: Sequence[ImageCase],
 
     known = [e for e, c in zip(examples, cases, strict=True) if c.group in SITES]
     other = [e for e, c in zip(examples, cases, strict=True) if c.group not in SITES]
-    order = np.random.default_rng(seed).permutation(len(known))
-    cut = len(known) // 8
-    split = {"validation": [known[i] for i in order[:cut]], "train": [known[i] for i in order[cut:]]}
+    split = split_real(head, known, seed)
     with tempfile.TemporaryDirectory() as place:
         train_head.main(head.name, out=Path(place), examples=split, epochs=epochs, seed=seed, device=device, base=folder, report=report)
         taught = load_head(head, Path(place), device)
@@ -228,7 +245,7 @@ def complete(case: ImageCase) -> bool:
     return not any(np.array_equal(case.channels[name], case.channels["FLAIR"]) for name in ("T1", "T1CE"))
 
 
-def on_made_flair(head: Head, net: Any, cases: Sequence[ImageCase], device: str, report: Callable[..., None]) -> dict[str, Any]:
+def on_made_flair(head: Head, net_of: Callable[[int], Any], cases: Sequence[ImageCase], device: str, report: Callable[..., None]) -> dict[str, Any]:
     """SSIM against the real FLAIR, and what the frozen lesion segmenter makes of the synthetic one beside the real one."""
     segmenter = HEADS["flair_lesions"]
     try:
@@ -238,7 +255,7 @@ def on_made_flair(head: Head, net: Any, cases: Sequence[ImageCase], device: str,
     rows, real, made = [], [], []
     for i, case in enumerate(cases):
         example = make_example(head, case, case.patient)
-        image = TASKS["image"].predict(head, net, example, device)
+        image = TASKS["image"].predict(head, net_of(i), example, device)
         rows.append(TASKS["image"].score(head, image, example))
         if judge is not None and case.masks["lesion"].any():
             own = make_example(segmenter, case, case.patient)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.errors import InputError, OutputError
-from data.head_images import own_cases
+from data.head_images import own_cases, real_cases
 from data.model_files import from_int8, load_model, save_model, to_int8
 from vision.checkpoints import keep, restore
 from vision.heads import Head, head_named
@@ -51,7 +51,7 @@ class Run:
 
 def main(name: str, data: Path | None = None, out: Path | None = None, size: int | None = None, epochs: int | None = None, seed: int = 0,
          device: str = "cpu", resume: bool = False, base: Path | None = None, minutes: float | None = None, frozen: bool = False,
-         workers: int | None = None, anatomy: Path | None = None, report: Callable[..., None] = lambda *a, **k: None,
+         workers: int | None = None, anatomy: Path | None = None, real: bool = False, report: Callable[..., None] = lambda *a, **k: None,
          examples: dict[str, list[Example]] | None = None) -> dict[str, Any]:
     """Train the head `name` into the folder `out`; its validation figure and what it took.
 
@@ -61,6 +61,7 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
         size: cases in all, 60 / 15 / 25 % for training, validation and test.
         minutes: stop by the clock instead of after `epochs`.
         base: folder of a head whose weights to start from, where names and shapes are the same; `frozen` keeps its encoder as it is.
+        real: learn from the row's public set of real images under `data` (an eighth of the patients stops the training), best from a `base`.
         examples: made ready, by split, where a caller has them.
     """
     head = head_named(name)
@@ -68,6 +69,8 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
         raise InputError(f"{name} has no training of its own; train {head.weights}" if head.weights else f"{name} has nothing to train")
     out = Path(out or Path("build") / name)
     rank, world = distributed()
+    if examples is None and real:
+        examples = gather_real(head, data, seed)
     if examples is None:
         examples = gather(head, data, out, size or SIZE, seed, anatomy, workers, report)
     torch.manual_seed(seed)
@@ -206,6 +209,20 @@ def gather(head: Head, data: Path | None, out: Path, size: int, seed: int, anato
             for split in ("train", "validation")}
 
 
+def gather_real(head: Head, data: Path | None, seed: int) -> dict[str, list[Example]]:
+    cases = real_cases(head.real, Path(data)) if data and head.real else []
+    if len(cases) < 8:
+        raise InputError(f"{head.name} has no public set of real images under {data}; "
+                         + (f"put {head.real} there" if head.real else "put your own patients into DATA/own and leave --real out"))
+    return split_real(head, [make_example(head, case, case.patient) for case in cases], seed)
+
+
+def split_real(head: Head, examples: Sequence[Example], seed: int) -> dict[str, list[Example]]:
+    """An eighth for validation, drawn by `seed`."""
+    order, part = np.random.default_rng(seed).permutation(len(examples)), max(1, len(examples) // 8)
+    return {"validation": [examples[i] for i in order[:part]], "train": [examples[i] for i in order[part:]]}
+
+
 def split_own(head: Head, cases: Sequence[Any]) -> dict[str, list[Example]]:
     """By patient, in an order that the patient's name decides, so that a patient added later moves no other."""
     order = sorted(cases, key=lambda case: np.random.default_rng(list(case.patient.encode())).random())
@@ -251,8 +268,10 @@ def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, 
     config = {"version": f"{head.name}-1", "format": FORMAT, "head": head.name, "inputs": list(head.inputs), "outputs": list(head.outputs),
               "width": head.width, "spacing_mm": first.facts.get("spacing_mm")}
     real = not first.facts["patient"].startswith("simulated")
+    public = real and not (data and (Path(data) / "own").is_dir())
+    recipe = f"real: {head.real}" if public else "own patients" if real else f"simulated: {head.recipe}"
     figures = {"validation": round(run.best, 4), "steps": run.step, "minutes": round(run.seconds / 60, 1)}
-    card = {"name": config["version"], "what": head.what, "recipe": "own patients" if real else f"simulated: {head.recipe}",
+    card = {"name": config["version"], "what": head.what, "recipe": recipe,
             "trained_on": {split: len(rows) for split, rows in examples.items() if split != "test"},
             "heads simulated": None if real else "SynthSeg label maps (BBillot/SynthSeg, Apache-2.0)" if data else "MNI152 (nilearn)",
             "started from": str(base) if base else "nothing", "seed": seed, "parameters": sum(p.numel() for p in net.parameters()),
