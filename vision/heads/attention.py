@@ -19,13 +19,14 @@ class Verdict(NamedTuple):
 class Seen(NamedTuple):
     features: Tensor            # (B, slices, features)
     shares: Tensor              # (B, slices, kinds, H / 4, W / 4): logits of the share of each kind of tissue
+    tissue: Tensor              # (B, 3 kinds): how much of each kind the volume holds, on average, in the fullest slice, at the surest point
 
 
 class SliceAttention(nn.Module):
     """The shared encoder reads each slice; attention (Ilse, arXiv 1802.04712) weighs the slices; a small network answers.
 
-    A slice is known by the means of every stage and the peaks of the deepest, and by how much of each kind of tissue it holds: where the tissue
-    of a case is known, the shares are taught beside the classes, so that few patients teach what to look at.
+    Where the tissue of training cases is known, the share of each kind is taught point by point, and the last layer reads how much of each a volume
+    holds beside what the network answers: few patients then teach what to look at.
     """
 
     def __init__(self, config: UNetConfig, kinds: int, numbers: int = 0) -> None:
@@ -33,12 +34,16 @@ class SliceAttention(nn.Module):
         self.config = config
         self.down = Down(config)
         self.shares = nn.Conv2d(config.widths[1], kinds, 1)
-        seen = sum(config.widths) + config.widths[-1] + 2 * kinds
-        self.level = nn.BatchNorm1d(seen)                       # brings weak features up to the strong ones
+        seen = sum(config.widths) + config.widths[-1]
+        self.level, self.tissue_level = nn.BatchNorm1d(seen), nn.BatchNorm1d(3 * kinds)     # bring weak features up to the strong ones
         self.gate = nn.Sequential(nn.Linear(seen, 32), nn.Tanh(), nn.Linear(32, 1))
         self.join = nn.Sequential(nn.Linear(2 * seen, 64), nn.GELU(), nn.Dropout(0.3))
         self.answer = nn.Linear(64, config.outputs)
         self.numbers = nn.Linear(64, numbers)
+        self.last = nn.Linear(config.outputs + 3 * kinds, config.outputs)
+        with torch.no_grad():                                   # begin with what the network answers
+            self.last.weight.zero_()
+            self.last.weight[:, :config.outputs] = torch.eye(config.outputs)
 
     def see(self, slices: Tensor) -> Seen:                      # (B, slices, channels_in, H, W)
         if slices.ndim != 5:
@@ -46,14 +51,18 @@ class SliceAttention(nn.Module):
         batch, count = slices.shape[:2]
         maps = self.down(slices.flatten(0, 1))
         shares = self.shares(maps[1])
-        held = torch.softmax(shares, 1)
-        parts = [*(m.mean((2, 3)) for m in maps), maps[-1].amax((2, 3)), held.mean((2, 3)), held.amax((2, 3))]
-        return Seen(self.level(torch.cat(parts, 1)).unflatten(0, (batch, count)), shares.unflatten(0, (batch, count)))
+        held = torch.softmax(shares.float(), 1)
+        features = self.level(torch.cat([*(m.mean((2, 3)) for m in maps), maps[-1].amax((2, 3))], 1)).unflatten(0, (batch, count))
+        means, peaks = (h.unflatten(0, (batch, count)) for h in (held.mean((2, 3)), held.amax((2, 3))))
+        tissue = torch.cat([means.mean(1), means.amax(1), peaks.amax(1)], 1)
+        return Seen(features, shares.unflatten(0, (batch, count)), self.tissue_level(torch.log(tissue + 1e-4)))
 
-    def weigh(self, features: Tensor) -> Verdict:               # (B, slices, features)
+    def weigh(self, features: Tensor) -> Verdict:               # (B, slices, features): what the network answers without the tissue
         weights = torch.softmax(self.gate(features)[..., 0], 1)
         whole = self.join(torch.cat([(weights[..., None] * features).sum(1), features.mean(1)], 1))
         return Verdict(self.answer(whole), weights, self.numbers(whole))
 
     def forward(self, slices: Tensor) -> Verdict:
-        return self.weigh(self.see(slices).features)
+        seen = self.see(slices)
+        verdict = self.weigh(seen.features)
+        return verdict._replace(logits=self.last(torch.cat([verdict.logits, seen.tissue], 1)))

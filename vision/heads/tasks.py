@@ -31,7 +31,10 @@ SLICES = 16                 # of a volume that a classifier sees at once
 NUMBERS = 0.5               # weight of the volumes that a classifier is taught beside its classes
 TISSUES = len(STRUCTURES) + 1   # kinds of tissue that it tells apart: background, structures, lesion
 JUDGED = 40                 # cases whose candidates the judge of a detector learns from
-VIEWS = 6                   # of each case that its last layers learn from
+VIEWS = 4                   # of each case that its last layer learns from
+TAUGHT_SLICES = 8           # of a volume in a training step
+# of each kind: what is small counts for more
+TISSUE_WEIGHTS = (0.5, 1.0, 1.0, 1.0, 1.5, 1.5, 4.0, 3.0)
 LIKELY = 0.5                # probability from which a point belongs to an outline
 TRUE_SPOT = 0.3             # a candidate is true when so much of its cube's middle, or any of its points, lies in the truth
 FALSE_A_SUBJECT = 1.0       # false positives at which the sensitivity of a detector is told
@@ -356,14 +359,14 @@ def build_category(head: Head) -> nn.Module:
     return SliceAttention(config_of(head, len(head.outputs), neighbours=0), kinds=TISSUES, numbers=len(VALUES))
 
 
-def slices_at(example: Example, rng: Rng | None, part: float = 0.5) -> list[int]:
-    """SLICES of a case, evenly spread, or as many as there are; `part` of the way from each to the next unless drawn."""
+def slices_at(example: Example, rng: Rng | None, part: float = 0.5, slices: int = SLICES) -> list[int]:
+    """`slices` of a case, evenly spread, or as many as there are; `part` of the way from each to the next unless drawn."""
     count = example["inputs"].shape[1]
-    edges = np.linspace(0, count, min(SLICES, count) + 1)
+    edges = np.linspace(0, count, min(slices, count) + 1)
     return [int(rng.uniform(a, b)) if rng is not None else min(int(a + part * (b - a)), count - 1) for a, b in pairwise(edges)]
 
 
-def draw_category(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
+def draw_category(head: Head, examples: Sequence[Example], rng: Rng, batch: int, slices: int = TAUGHT_SLICES) -> Batch:
     """Classes alike; the slices of a volume are turned and lit alike. Tissue that nobody knows has the code TISSUES."""
     classes = [[e for e in examples if e.facts["category"] == k] for k in range(len(head.outputs))]
     classes = [c for c in classes if c]
@@ -371,18 +374,18 @@ def draw_category(head: Head, examples: Sequence[Example], rng: Rng, batch: int)
     for _ in range(batch):
         own = classes[rng.integers(len(classes))]
         example = own[rng.integers(len(own))]
-        at = slices_at(example, rng)
+        at = slices_at(example, rng, slices=slices)
         image = np.asarray(example["inputs"], np.float32)[:, at].transpose(1, 0, 2, 3)
         tissue = np.asarray(example["targets"])[0, at] if "targets" in example.arrays else np.full(image[:, 0].shape, TISSUES)
         stacks.append(np.concatenate([image.reshape(-1, *image.shape[2:]), tissue.astype(np.float32)]))
         labels.append(int(example.facts["category"]))
         known = example.facts["numbers"]
         numbers.append(patient_values(known) if "volumes_ml" in known else np.zeros(2 * len(VALUES), np.float32))
-    slices, maps = tissue.shape[0], image.shape[1]
+    count, maps = tissue.shape[0], image.shape[1]
     stack = torch.from_numpy(np.stack(stacks))
-    moved = move(stack, rng.normal(0, 0.04, (batch, 2)), side_of(*stack.shape[-2:]), rng, codes=slices)
-    seen = look(moved[:, :-slices], rng, 1).unflatten(1, (slices, maps))
-    return {"image": seen, "tissue": moved[:, -slices:].long(), "labels": torch.tensor(labels), "numbers": torch.from_numpy(np.stack(numbers))}
+    moved = move(stack, rng.normal(0, 0.04, (batch, 2)), side_of(*stack.shape[-2:]), rng, codes=count)
+    seen = look(moved[:, :-count], rng, 1).unflatten(1, (count, maps))
+    return {"image": seen, "tissue": moved[:, -count:].long(), "labels": torch.tensor(labels), "numbers": torch.from_numpy(np.stack(numbers))}
 
 
 def side_of(height: int, width: int) -> int:
@@ -396,34 +399,37 @@ def loss_category(head: Head, net: nn.Module, batch: Batch) -> Tensor:
     values, known = batch["numbers"].chunk(2, 1)
     missed = (((verdict.numbers - values) ** 2) * known).sum() / known.sum().clamp_min(1)
     loss = functional.cross_entropy(verdict.logits, batch["labels"], label_smoothing=0.05) + NUMBERS * missed
+    loss = loss + functional.cross_entropy(net.last(torch.cat([verdict.logits, seen.tissue], 1)), batch["labels"], label_smoothing=0.05)
     tissue = batch["tissue"].flatten(0, 1)
     if (tissue < TISSUES).any():
         masks = functional.one_hot(tissue, TISSUES + 1).permute(0, 3, 1, 2)[:, :TISSUES].float()
-        shares = functional.avg_pool2d(masks, SHARE_STRIDE)
-        loss = loss + 2 * functional.cross_entropy(seen.shares.flatten(0, 1), shares)
+        weight = torch.tensor(TISSUE_WEIGHTS, device=masks.device)
+        loss = loss + 4 * functional.cross_entropy(seen.shares.flatten(0, 1).float(), functional.avg_pool2d(masks, SHARE_STRIDE), weight)
     return loss
 
 
-def features_of(head: Head, net: nn.Module, examples: Sequence[Example], device: str, seed: int) -> Batch:
-    """What the taught encoder sees of each case, changed in VIEWS ways: the last layers then learn from it in no time."""
+def answers_of(head: Head, net: nn.Module, examples: Sequence[Example], device: str, seed: int) -> Batch:
+    """What the taught network makes of each whole case, changed in VIEWS ways: the last layer then learns from it in no time."""
     assert isinstance(net, SliceAttention)
     net.eval()
     rng, found = np.random.default_rng([seed, 1]), []
-    for _ in range(-(-VIEWS * len(examples) // 8)):
-        batch = draw_category(head, examples, rng, 8)
+    for _ in range(-(-VIEWS * len(examples) // 4)):
+        batch = draw_category(head, examples, rng, 4, SLICES)
         with torch.inference_mode():
-            found.append((net.see(batch["image"].to(device)).features.float().cpu(), batch["labels"]))
-    return {"features": torch.cat([f for f, _ in found]).clone(), "labels": torch.cat([labels for _, labels in found])}
+            seen = net.see(batch["image"].to(device))
+            found.append((torch.cat([net.weigh(seen.features).logits, seen.tissue], 1).float().cpu(), batch["labels"]))
+    return {"answers": torch.cat([a for a, _ in found]).clone(), "labels": torch.cat([labels for _, labels in found])}
 
 
-def draw_features(pool: Batch, rng: Rng) -> Batch:
-    index = torch.from_numpy(rng.integers(len(pool["labels"]), size=32))
+def draw_answers(pool: Batch, rng: Rng) -> Batch:
+    index = torch.from_numpy(rng.integers(len(pool["labels"]), size=64))
     return {name: values[index] for name, values in pool.items()}
 
 
-def loss_features(net: nn.Module, batch: Batch) -> Tensor:
+def loss_answers(net: nn.Module, batch: Batch) -> Tensor:
     assert isinstance(net, SliceAttention)
-    return functional.cross_entropy(net.weigh(batch["features"]).logits, batch["labels"], label_smoothing=0.05)
+    small = 0.01 * net.last.weight.square().sum()               # few cases, and what the network answered of its own training cases is too sure
+    return functional.cross_entropy(net.last(batch["answers"]), batch["labels"], label_smoothing=0.05) + small
 
 
 def predict_category(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
@@ -550,7 +556,7 @@ TASKS = {
     "detect": Task(build_detect, draw_outline, loss_outline, predict_detect, score_detect, second=Second(candidates_of, draw_judge, loss_judge, 100)),
     "image": Task(build_image, draw_image, loss_image, predict_image, score_image),
     "category": Task(build_category, draw_category, loss_category, predict_category, score_category, batch=4,
-                     second=Second(features_of, draw_features, loss_features, 500)),
+                     second=Second(answers_of, draw_answers, loss_answers, 500)),
     "volumes": Task(build_volumes, draw_volumes, loss_volumes, predict_volumes, score_category, batch=64),
     "rebuild": Task(build_rebuild, draw_rebuild, loss_rebuild, predict_rebuild, score_rebuild, batch=2),
     "series": Task(build_series, draw_series, loss_series, predict_series, score_series, batch=4),
