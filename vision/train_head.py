@@ -29,7 +29,7 @@ from vision.losses import fool_loss, judge_loss
 
 EPOCH = 100                 # steps
 PATIENCE = 8                # epochs without a better validation after which training stops
-VALIDATED = 10              # cases
+VALIDATED, CLASSED = 10, 200    # cases that validate, and of heads that answer with a class
 SECOND_FROM = 0.65          # share of the training after which the second stage of a head learns
 PEAK = 2e-3
 SIZE, EPOCHS = 80, 20       # cases and epochs unless asked otherwise; the review's transfer learning had 80 cases
@@ -235,7 +235,7 @@ def split_own(head: Head, cases: Sequence[Any]) -> dict[str, list[Example]]:
 def validate(head: Head, net: nn.Module, examples: Sequence[Example], device: str, stage: int) -> float:
     net.eval()
     task, values = TASKS[head.task], []
-    for example in examples if head.task in ("category", "volumes") else examples[:VALIDATED]:
+    for example in examples[:CLASSED if head.task in ("category", "volumes") else VALIDATED]:
         if head.task == "detect" and not stage:
             assert isinstance(net, TwoStage)
             values.append(score_outline(head, predict_outline(head, net.map, example, device), example)["validation"])

@@ -367,7 +367,11 @@ def slices_at(example: Example, rng: Rng | None, part: float = 0.5, slices: int 
 
 
 def draw_category(head: Head, examples: Sequence[Example], rng: Rng, batch: int, slices: int = TAUGHT_SLICES) -> Batch:
-    """Classes alike; the slices of a volume are turned and lit alike. Tissue that nobody knows has the code TISSUES."""
+    """Classes alike; the slices of a volume are turned and lit alike. Tissue that nobody knows has the code TISSUES.
+
+    Of cases with fewer slices more are drawn, so that a batch holds as many slices.
+    """
+    batch *= max(1, slices // examples[0]["inputs"].shape[1])
     classes = [[e for e in examples if e.facts["category"] == k] for k in range(len(head.outputs))]
     classes = [c for c in classes if c]
     stacks, labels, numbers = [], [], []
