@@ -198,7 +198,7 @@ def fold_nets(head: Head, examples: list[Example], groups: list[str], folder: Pa
     """For each example the net that was taught the other folds, started from the weights in `folder`; an eighth of those stops the training."""
     import tempfile
 
-    fold, nets = folds(groups, FOLDS), []
+    fold, nets = folds([f"{head.real}:{g}" for g in groups], FOLDS), []
     for k in range(FOLDS):
         split = split_real(head, [e for e, f in zip(examples, fold, strict=True) if f != k], seed + k)
         with tempfile.TemporaryDirectory() as place:
@@ -214,7 +214,7 @@ def five_folds(head: Head, examples: list[Example], groups: list[str], folder: P
     rows = [score_all(head, net, [example], device)[0] for net, example in zip(nets, examples, strict=True)]
     found: dict[str, Any] = {"cases": len(examples), "epochs": epochs, "head": summary(head, rows)}
     if head.floor is not None:
-        fold, answers = folds(groups, FOLDS), []
+        fold, answers = folds([f"{head.real}:{g}" for g in groups], FOLDS), []
         for k in range(FOLDS):
             answers.append(head.floor(head, [e for e, f in zip(examples, fold, strict=True) if f != k]))
         floor_rows = [TASKS[head.task].score(head, answers[f](e), e) for e, f in zip(examples, fold, strict=True)]
@@ -277,7 +277,7 @@ def on_oasis(head: Head, net: Any, cases: Sequence[ImageCase], device: str) -> d
 
     examples = [make_example(head, case, case.patient) for case in cases]
     truth = np.array([int(case.category or 0) for case in cases])
-    fold = folds([case.patient for case in cases], FOLDS)
+    fold = folds([f"{head.real}:{case.patient}" for case in cases], FOLDS)
     own = np.zeros((len(cases), 2))
     for k in range(FOLDS):
         answer = volume_regression(head, [e for e, f in zip(examples, fold, strict=True) if f != k])

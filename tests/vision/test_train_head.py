@@ -1,14 +1,17 @@
 """Training: exact resume, whole checkpoints on a full disk, stops by validation, splits by patient, several processes alike."""
+import io
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data.errors import InputError, ModelError, OutputError
 from data.head_images import write_nifti
@@ -45,7 +48,7 @@ def stop_after(epoch):
     return report
 
 
-@pytest.mark.parametrize("name", ["ad_volumes", "flair_lesions", "microbleeds", "seven_tesla"])
+@pytest.mark.parametrize("name", ["ad_volumes", "ct_classes", "flair_lesions", "microbleeds", "seven_tesla"])
 def test_a_run_cut_off_and_resumed_ends_with_the_same_bytes(name, tmp_path):
     examples = material(name)
     main(name, out=tmp_path / "whole", examples=examples, epochs=3)
@@ -171,3 +174,51 @@ def test_two_processes_under_torchrun_train_one_net(tmp_path):
                            str(tmp_path / "out")], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     load_head(HEADS["ad_volumes"], tmp_path / "out")
+
+
+def clinical_set(folder, patients=16):
+    """lgg_flair's own form, tiny: a bright ball in a head, seven slices a patient."""
+    place, rng = folder / "lgg_flair", np.random.default_rng(0)
+    place.mkdir(parents=True)
+    rows, masks = ["row,case,site,slice,pre_is_flair,post_is_flair"], []
+    y, x = np.mgrid[-1:1:128j, -1:1:128j]
+    with zipfile.ZipFile(place / "strips.zip", "w") as archive:
+        for i in range(7 * patients):
+            at = rng.uniform(-0.3, 0.3, 2)
+            ball = (y - at[0]) ** 2 + (x - at[1]) ** 2 < 0.05
+            grey = np.clip((y**2 + x**2 < 0.6) * 90 + 120 * ball + rng.normal(0, 3, ball.shape), 0, 255).astype(np.uint8)
+            raw = io.BytesIO()
+            Image.fromarray(np.concatenate([grey] * 3, 1)).save(raw, "JPEG")
+            archive.writestr(f"{i:04d}.jpg", raw.getvalue())
+            masks.append(ball)
+            rows.append(f"{i},p{i // 7:02d},{('DU', 'HT', 'CS', 'FG')[i // 7 % 4]},{i % 7},0,0")
+    (place / "index.csv").write_text("\n".join(rows) + "\n")
+    np.savez(place / "masks128.npz", masks=np.packbits(np.stack(masks), axis=-1))
+    return folder
+
+
+def test_a_row_learns_from_real_images_and_is_judged_by_nets_that_did_not_see_the_patient(tmp_path, monkeypatch):
+    data = clinical_set(tmp_path / "data")
+    main("flair_lesions", out=tmp_path / "base", examples=material("flair_lesions"), epochs=1)
+    main("flair_lesions", data=data, out=tmp_path / "net", real=True, base=tmp_path / "base", epochs=2)
+    card = json.loads((tmp_path / "net/card.json").read_text())
+    assert card["recipe"] == "real: lgg_flair" and card["trained_on"] == {"train": 14, "validation": 2} and card["started from"].endswith("base")
+    monkeypatch.setattr("vision.evaluate_head.simulated_examples", lambda head, split, count, *a, **k: tiny_examples(head, 3, 90))
+    seen = []
+    real_main = train_head.main
+    monkeypatch.setattr(train_head, "main", lambda *a, **k: seen.append(k["examples"]) or real_main(*a, **k))
+    with pytest.raises(InputError, match="--base"):
+        evaluate("flair_lesions", data=data, out=tmp_path / "net", epochs=1)
+    figures = evaluate("flair_lesions", data=data, out=tmp_path / "net", base=tmp_path / "base", epochs=1)
+    assert {k: v["cases"] for k, v in figures.items() if k.startswith("real")} == {
+        "real lgg_flair, simulation only": 16, "real lgg_flair, 5 folds by patient": 16,
+        "real lgg_flair, taught sites DU and HT, tested on CS and FG": 8}
+    assert "--base" in figures["command"] and len(seen) == 6
+    taught = [{e.facts["patient"] for split in k.values() for e in split} for k in seen]
+    assert taught[0] == {f"p{i:02d}" for i in range(16) if i % 4 < 2}
+    assert all(len(t) in (12, 13) for t in taught[1:]) and set.intersection(*taught[1:]) == set()
+
+
+def test_real_images_are_asked_for_only_where_a_row_has_some(tmp_path):
+    with pytest.raises(InputError, match="dwi_infarct has no public set"):
+        main("dwi_infarct", data=tmp_path, out=tmp_path / "net", real=True)
