@@ -1,13 +1,15 @@
 """Slice-attention classifier: a class for a whole volume, and which slices it was read from."""
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from data.errors import ShapeError
-from vision.heads.unet import Down, UNetConfig
+from vision.heads.unet import UNet, UNetConfig
 
-SHARE_STRIDE = 4            # the shares of tissue are told on a grid so much coarser than the image
+PEAK = 4                    # points a side over which the surest point of a tissue is averaged
 
 
 class Verdict(NamedTuple):
@@ -18,22 +20,21 @@ class Verdict(NamedTuple):
 
 class Seen(NamedTuple):
     features: Tensor            # (B, slices, features)
-    shares: Tensor              # (B, slices, kinds, H / 4, W / 4): logits of the share of each kind of tissue
+    kinds: Tensor               # (B x slices, kinds, H, W): logits of each kind of tissue
     tissue: Tensor              # (B, 3 kinds): how much of each kind the volume holds, on average, in the fullest slice, at the surest point
 
 
 class SliceAttention(nn.Module):
     """The shared encoder reads each slice; attention (Ilse, arXiv 1802.04712) weighs the slices; a small network answers.
 
-    Where the tissue of training cases is known, the share of each kind is taught point by point, and the last layer reads how much of each a volume
-    holds beside what the network answers: few patients then teach what to look at.
+    Where the tissue of training cases is known, a U-Net on the same encoder is taught it point by point, and the last layer reads how much of each
+    kind a volume holds beside what the network answers: few patients then teach what to look at. `config.outputs` are the classes.
     """
 
     def __init__(self, config: UNetConfig, kinds: int, numbers: int = 0) -> None:
         super().__init__()
         self.config = config
-        self.down = Down(config)
-        self.shares = nn.Conv2d(config.widths[1], kinds, 1)
+        self.unet = UNet(replace(config, outputs=kinds))
         seen = sum(config.widths) + config.widths[-1]
         self.level, self.tissue_level = nn.BatchNorm1d(seen), nn.BatchNorm1d(3 * kinds)     # bring weak features up to the strong ones
         self.gate = nn.Sequential(nn.Linear(seen, 32), nn.Tanh(), nn.Linear(32, 1))
@@ -49,13 +50,12 @@ class SliceAttention(nn.Module):
         if slices.ndim != 5:
             raise ShapeError(f"slices are {tuple(slices.shape)}, expected (batch, slices, channels, rows, columns)")
         batch, count = slices.shape[:2]
-        maps = self.down(slices.flatten(0, 1))
-        shares = self.shares(maps[1])
-        held = torch.softmax(shares.float(), 1)
+        maps, kinds = self.unet.both(slices.flatten(0, 1))
+        held = torch.softmax(kinds.float(), 1)
         features = self.level(torch.cat([*(m.mean((2, 3)) for m in maps), maps[-1].amax((2, 3))], 1)).unflatten(0, (batch, count))
-        means, peaks = (h.unflatten(0, (batch, count)) for h in (held.mean((2, 3)), held.amax((2, 3))))
+        means, peaks = (h.unflatten(0, (batch, count)) for h in (held.mean((2, 3)), functional.avg_pool2d(held, PEAK).amax((2, 3))))
         tissue = torch.cat([means.mean(1), means.amax(1), peaks.amax(1)], 1)
-        return Seen(features, shares.unflatten(0, (batch, count)), self.tissue_level(torch.log(tissue + 1e-4)))
+        return Seen(features, kinds, self.tissue_level(torch.log(tissue + 1e-4)))
 
     def weigh(self, features: Tensor) -> Verdict:               # (B, slices, features): what the network answers without the tissue
         weights = torch.softmax(self.gate(features)[..., 0], 1)

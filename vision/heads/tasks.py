@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from data.simulate.case import STRUCTURES
 from vision.heads import Head
-from vision.heads.attention import SHARE_STRIDE, SliceAttention
+from vision.heads.attention import SliceAttention
 from vision.heads.augment import Rng, cut, look, move
 from vision.heads.channels import width_of
 from vision.heads.clinical import VALUES, Clinical, patient_values
@@ -32,9 +32,8 @@ NUMBERS = 0.5               # weight of the volumes that a classifier is taught 
 TISSUES = len(STRUCTURES) + 1   # kinds of tissue that it tells apart: background, structures, lesion
 JUDGED = 40                 # cases whose candidates the judge of a detector learns from
 VIEWS = 4                   # of each case that its last layer learns from
-TAUGHT_SLICES = 8           # of a volume in a training step
-# of each kind: what is small counts for more
-TISSUE_WEIGHTS = (0.5, 1.0, 1.0, 1.0, 1.5, 1.5, 4.0, 3.0)
+TAUGHT_SLICES = 4           # of a volume in a training step
+CLASS_SIZE = 128            # points a side that a classifier sees of a slice: all of it
 LIKELY = 0.5                # probability from which a point belongs to an outline
 TRUE_SPOT = 0.3             # a candidate is true when so much of its cube's middle, or any of its points, lies in the truth
 FALSE_A_SUBJECT = 1.0       # false positives at which the sensitivity of a detector is told
@@ -393,7 +392,7 @@ def draw_category(head: Head, examples: Sequence[Example], rng: Rng, batch: int,
 
 
 def side_of(height: int, width: int) -> int:
-    return min(SIZE, -(-max(height, width) // 16) * 16)
+    return min(CLASS_SIZE, -(-max(height, width) // 16) * 16)
 
 
 def loss_category(head: Head, net: nn.Module, batch: Batch) -> Tensor:
@@ -405,10 +404,8 @@ def loss_category(head: Head, net: nn.Module, batch: Batch) -> Tensor:
     loss = functional.cross_entropy(verdict.logits, batch["labels"], label_smoothing=0.05) + NUMBERS * missed
     loss = loss + functional.cross_entropy(net.last(torch.cat([verdict.logits, seen.tissue], 1)), batch["labels"], label_smoothing=0.05)
     tissue = batch["tissue"].flatten(0, 1)
-    if (tissue < TISSUES).any():
-        masks = functional.one_hot(tissue, TISSUES + 1).permute(0, 3, 1, 2)[:, :TISSUES].float()
-        weight = torch.tensor(TISSUE_WEIGHTS, device=masks.device)
-        loss = loss + 4 * functional.cross_entropy(seen.shares.flatten(0, 1).float(), functional.avg_pool2d(masks, SHARE_STRIDE), weight)
+    if (tissue < TISSUES).all():
+        loss = loss + 4 * classes_loss(seen.kinds.float(), tissue)
     return loss
 
 

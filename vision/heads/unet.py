@@ -68,11 +68,15 @@ class UNet(nn.Module):
         self.answer = CONVOLUTION[d](16, config.outputs, 1)
 
     def forward(self, image: Tensor) -> Tensor:                 # (B, channels_in, [S,] H, W) -> (B, outputs, [S,] H, W)
+        return self.both(image)[1]
+
+    def both(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The encoder's maps, large to small, and the answer."""
         kept = self.down(image)
         rising = kept[-1]
         for stage, skip in zip(self.up, reversed(kept[:-1]), strict=True):
             rising = stage(torch.cat([functional.interpolate(rising, size=skip.shape[2:], mode="nearest"), skip], 1))
-        return self.answer(self.last(torch.cat([spread(self.fine(rising), self.config.dimensions), image], 1)))
+        return kept, self.answer(self.last(torch.cat([spread(self.fine(rising), self.config.dimensions), image], 1)))
 
 
 class PatchDiscriminator(nn.Module):
