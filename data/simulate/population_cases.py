@@ -77,7 +77,7 @@ def with_volumes(patient: Patient, sex: str, category: int, findings: tuple[Find
 
 
 # how far along the disease a person of each class is, and the spread
-STAGE = {"normal": (0.0, 0.14), "mci_stable": (0.30, 0.22), "mci_converter": (0.62, 0.24), "alzheimer": (1.0, 0.28)}
+STAGE = {"normal": (0.0, 0.1), "mci_stable": (0.36, 0.16), "mci_converter": (0.72, 0.18), "alzheimer": (1.15, 0.22)}
 
 
 def ad_classes(ask: Ask) -> SimulatedCase:
@@ -86,9 +86,9 @@ def ad_classes(ask: Ask) -> SimulatedCase:
     category = int(rng.integers(0, 4))
     mean, spread = list(STAGE.values())[category]
     stage = max(0.0, rng.normal(mean, spread))
-    tilt, reserve = rng.normal(0, 0.12), rng.normal(0, 0.25)
-    hippocampus = (max(0.0, 0.95 * stage + reserve + tilt), max(0.0, 0.95 * stage + reserve - tilt))
-    grow_old(patient, 1.5 * stage + rng.normal(0, 0.9), 0.16 * stage + rng.normal(0, 0.06), hippocampus, medial_temporal(0.75 * stage))
+    tilt, reserve = rng.normal(0, 0.1), rng.normal(0, 0.12)
+    hippocampus = (max(0.0, 1.05 * stage + reserve + tilt), max(0.0, 1.05 * stage + reserve - tilt))
+    grow_old(patient, 1.7 * stage + rng.normal(0, 0.5), 0.2 * stage + rng.normal(0, 0.04), hippocampus, medial_temporal(0.75 * stage))
     fade = 1 - 0.05 * stage  # grey and white matter grow alike in the medial temporal lobe and beyond
     patient.tissues.t1[WHITE] /= fade
     aged = small_vessel(scene, np.random.default_rng(rng.integers(2**62)), int(rng.choice(4, p=[0.35, 0.35, 0.22, 0.08])))

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from data.errors import InputError
 
-# (name, usual value, usual spread); volumes in mL. What a patient lacks counts as usual.
+# (name, usual value, usual spread); volumes in mL, shares in thousandths of the intracranial volume. What a patient lacks counts as usual.
 VALUES = (("age_years", 72.0, 9.0), ("sex", 0.5, 0.5), ("hippocampus", 6.5, 1.2), ("ventricles", 40.0, 20.0), ("grey matter", 600.0, 70.0),
-          ("white matter", 480.0, 60.0), ("CSF", 300.0, 80.0), ("deep nuclei", 40.0, 6.0), ("brain", 1050.0, 110.0), ("intracranial", 1480.0, 150.0))
+          ("white matter", 480.0, 60.0), ("CSF", 300.0, 80.0), ("deep nuclei", 40.0, 6.0), ("brain", 1050.0, 110.0), ("intracranial", 1480.0, 150.0),
+          ("hippocampus share", 4.4, 0.8), ("ventricles share", 27.0, 13.0), ("grey matter share", 405.0, 40.0), ("CSF share", 200.0, 50.0),
+          ("brain share", 710.0, 60.0))
 
 
 class Clinical(nn.Module):
@@ -23,9 +25,21 @@ class Clinical(nn.Module):
         return self.net(values)
 
 
+def with_shares(volumes_ml: Mapping[str, Any]) -> dict[str, Any]:
+    """The two hippocampi as one, and volumes as shares of the intracranial one, where both are known."""
+    known = dict(volumes_ml)
+    sides = [known.get(f"hippocampus {side}") for side in ("right", "left")]
+    if "hippocampus" not in known and all(isinstance(v, (int, float)) for v in sides):
+        known["hippocampus"] = sum(v for v in sides if v is not None)
+    whole = known.get("intracranial")
+    if isinstance(whole, (int, float)) and whole > 0:
+        known |= {f"{name} share": 1000 * v / whole for name, v in known.items() if isinstance(v, (int, float))}
+    return known
+
+
 def patient_values(numbers: Mapping[str, Any]) -> NDArray[np.float32]:
     """Standardised values, then which of them are known."""
-    volumes = numbers.get("volumes_ml") or {}
+    volumes = with_shares(numbers.get("volumes_ml") or {})
     found = np.zeros((2, len(VALUES)), np.float32)
     for i, (name, usual, spread) in enumerate(VALUES):
         value = volumes.get(name, numbers.get(name))

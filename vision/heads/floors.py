@@ -203,7 +203,7 @@ def logistic(features: Callable[[Any], NDArray[Any]], examples: Sequence[Any]) -
     from sklearn.preprocessing import StandardScaler
 
     labels = np.array([int(e.facts["category"]) for e in examples])
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=500)).fit(np.stack([features(e) for e in examples]), labels)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000)).fit(np.stack([features(e) for e in examples]), labels)
     count = int(labels.max()) + 1
 
     def answer(example: Any) -> NDArray[np.float32]:
