@@ -24,7 +24,7 @@ def tiny_case(head: Head, seed: int, size: int = 32, slices: int = 4) -> SimpleN
         channels = {name: values * (0.5 + category) + category * ball for name, values in channels.items()}
     if "DIFFUSION" in channels:
         channels["DIFFUSION"] = np.stack([channels["DIFFUSION"] * (1 if k == 0 else 0.5) for k in range(head.series)])
-        truth |= {"gradients": np.vstack([np.zeros(3), rng.normal(size=(head.series - 1, 3))]), "b_s_mm2": np.r_[0, np.full(head.series - 1, 1000.0)]}
+        truth["gradients"] = np.vstack([np.zeros(4), np.c_[rng.normal(size=(head.series - 1, 3)), np.full(head.series - 1, 1000.0)]])
     if head.task == "series":
         courses = rng.normal(size=(3, 70))
         maps = np.stack([((np.abs(y - c) < 0.3) * brain) for c in (-0.5, 0.0, 0.5)])

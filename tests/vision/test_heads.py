@@ -6,6 +6,7 @@ import torch
 from data.simulate.recipes import RECIPES
 from tests.vision.heads_material import tiny_examples
 from vision.heads import HEADS
+from vision.heads.infer import planes
 from vision.heads.tasks import TASKS
 from vision.heads.two_stage import candidates, patches
 from vision.heads.unet import UNet, UNetConfig
@@ -73,3 +74,20 @@ def test_a_candidate_lies_where_the_probability_is_and_its_cube_is_cut_around_it
     assert [c.centre for c in found] == [(2, 4, 15), (4, 10, 3)] and labels.max() == 2
     cubes = patches(probability[None], probability, [c.centre for c in found])
     assert cubes.shape == (2, 2, 16, 16, 16) and cubes[0, 0, 8, 8, 8] == pytest.approx(0.9)
+
+
+def test_a_small_crop_is_read_as_part_of_a_head_and_comes_back_at_its_own_size():
+    """The mirrored surroundings, not zeros, are what a network sees beyond a small plane; a large one is left alone."""
+    seen = []
+
+    class Same(torch.nn.Module):
+        def forward(self, image):
+            seen.append(image)
+            return image[:, 1:2]
+
+    crop = np.full((1, 2, 10, 11), 3.0, np.float32)
+    np.testing.assert_array_equal(planes(Same(), crop, 16), crop)
+    assert seen[0].shape[-2:] == (48, 64) and (seen[0][..., :48, :49] == 3).all()
+    large = np.random.default_rng(0).normal(size=(1, 2, 64, 80)).astype(np.float32)
+    np.testing.assert_array_equal(planes(Same(), large, 16), large)
+    assert seen[1].shape[-2:] == (64, 80)

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from data.diffusion import anisotropy, fit
 from data.errors import InputError
+from data.simulate.series_cases import SIX
 
 Floats = NDArray[np.float32]
 
@@ -17,6 +19,7 @@ RANGES = {"CT": (-1000.0, 2000.0), "LOW_DOSE": (-200.0, 300.0), "FULL_DOSE": (-2
           "MD": (0.0, 4000.0), "CBF": (-30.0, 200.0), "CBV": (0.0, 20.0), "MTT": (0.0, 30.0), "TMAX": (0.0, 30.0), "PET": (0.0, 4.0)}
 WINDOWS = ((-20.0, 100.0), (-600.0, 1400.0))    # a CT read for outlines: brain and bone
 BRIGHT_MAX = 6.0                                # times the head's median: brighter is clipped
+B_S_MM2, MD_MAX = 1000.0, 4.0                   # of diffusion series; MD in 1e-3 mm2/s
 LIKE = {"ASL_SIX": "ASL", "HIGH": "LOW", "T1_7T": "T1_3T"}      # a target in the arbitrary units of its input is scaled as that is
 
 
@@ -57,9 +60,19 @@ def network_channels(name: str, pixels: Floats, scale: float) -> list[Floats]:
     prepared = prepare(name, pixels, scale)
     if name == "CT":
         return windows(prepared)
+    if name == "DIFFUSION" and len(prepared) == len(SIX) + 1:
+        return [*prepared, *tensor_maps(prepared)]
     return list(prepared) if prepared.ndim == 4 else [prepared]
+
+
+def tensor_maps(prepared: Floats) -> Floats:
+    """FA and MD by least squares, from b0 and the usual six directions (turned together they give the same): where the network starts from."""
+    ways, strength = np.concatenate([np.zeros((1, 3)), SIX]), np.concatenate([[0.0], np.full(len(SIX), B_S_MM2)])
+    return np.clip(anisotropy(fit(np.maximum(prepared, 1e-3), ways, strength)), 0, MD_MAX)
 
 
 def width_of(name: str, series: int) -> int:
     """How many maps `network_channels` makes of a channel; `series` for one that is a series."""
-    return len(WINDOWS) if name == "CT" else series if name in ("DIFFUSION", "BOLD") else 1
+    if name == "DIFFUSION":
+        return series + 2 if series == len(SIX) + 1 else series
+    return len(WINDOWS) if name == "CT" else series if name == "BOLD" else 1

@@ -175,7 +175,7 @@ def non_local_means(head: Any, examples: Sequence[Any]) -> Answer:
 def tensor_fit(head: Any, examples: Sequence[Any]) -> Answer:
     """Least squares diffusion tensor of each point (Basser 1994)."""
     def answer(example: Any) -> NDArray[np.float32]:
-        signal = np.maximum(np.asarray(example["inputs"], np.float32), 1e-3)
+        signal = np.maximum(np.asarray(example["inputs"][:head.series], np.float32), 1e-3)
         gradients, b = np.asarray(example["gradients"], np.float64), np.asarray(example["b_s_mm2"], np.float64)
         return anisotropy(fit(signal, gradients, b))
 

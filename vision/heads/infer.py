@@ -9,6 +9,7 @@ from torch.nn import functional
 
 NEIGHBOURS = 1                  # slices above and below that a slice is read with
 TILE, OVERLAP = 256, 64         # points; a plane up to TILE goes through whole
+SMALL = 48                      # a plane with a shorter side is mirrored at its edges up to it: networks know whole heads
 BATCH = 8
 Floats = NDArray[np.float32]
 
@@ -60,9 +61,13 @@ def tiled(net: Callable[[Tensor], Tensor], images: Tensor, stride: int) -> Tenso
 def planes(net: nn.Module, inputs: NDArray[np.floating], stride: int, device: str = "cpu", finish: Callable[[Tensor], Tensor] = lambda x: x,
            flips: bool = False) -> Floats:
     """(C, S, H, W) -> (K, S, H, W): each slice with its neighbours, `finish` (sigmoid, say) before flips are averaged."""
-    stacked = stack_neighbours(torch.from_numpy(np.asarray(inputs, np.float32)))
+    height, width = inputs.shape[-2:]
+    edges = [(max(0, SMALL - n) + 1) // 2 for n in (height, width)]
+    whole = np.pad(np.asarray(inputs, np.float32), ((0, 0), (0, 0), *((e, e) for e in edges)), mode="symmetric") if any(edges) else inputs
+    stacked = stack_neighbours(torch.from_numpy(np.asarray(whole, np.float32)))
     found = [answer for images in batches(stacked) for answer in [run(net, images, stride, device, finish, flips)]]
-    return torch.cat(found).permute(1, 0, 2, 3).contiguous().numpy()
+    answers = torch.cat(found).permute(1, 0, 2, 3)[..., edges[0]:edges[0] + height, edges[1]:edges[1] + width]
+    return answers.contiguous().numpy()
 
 
 def batches(images: Tensor) -> Iterator[Tensor]:

@@ -286,7 +286,7 @@ def score_detect(head: Head, spots: Spots, example: Example) -> Scores:
 
 def build_image(head: Head) -> nn.Module:
     net = UNet(config_of(head, len(head.outputs)))
-    if head.start:
+    if start_maps(head):
         nn.init.zeros_(net.answer.weight)
         assert net.answer.bias is not None
         nn.init.zeros_(net.answer.bias)                     # begin by giving the input back
@@ -306,10 +306,14 @@ def draw_image(head: Head, examples: Sequence[Example], rng: Rng, batch: int) ->
     return {"image": pieces[:, :-kinds], "targets": pieces[:, -kinds:]}
 
 
-def start_map(head: Head) -> int:
-    """Channel of `stack_neighbours` that holds the slice the answer is a change of."""
+def start_maps(head: Head) -> list[int]:
+    """Channels of `stack_neighbours` that hold what each output is a change of: the input in `start`, or FA and MD of a diffusion series."""
+    if head.inputs == ("DIFFUSION",) and maps_in(head) > head.series:
+        return [m * (2 * NEIGHBOURS + 1) + NEIGHBOURS for m in range(head.series, maps_in(head))]
+    if not head.start:
+        return []
     before = sum(width_of(name, head.series) for name in head.inputs[:head.inputs.index(head.start)])
-    return before * (2 * NEIGHBOURS + 1) + NEIGHBOURS
+    return [before * (2 * NEIGHBOURS + 1) + NEIGHBOURS]
 
 
 class Made(nn.Module):
@@ -317,12 +321,12 @@ class Made(nn.Module):
 
     def __init__(self, head: Head, net: nn.Module) -> None:
         super().__init__()
-        self.net, self.at = net, start_map(head) if head.start else None
+        self.net, self.at = net, start_maps(head)
         self.config = net.config
 
     def forward(self, image: Tensor) -> Tensor:
         answer = self.net(image)
-        return answer if self.at is None else answer + image[:, self.at:self.at + 1].to(answer.dtype)
+        return answer + image[:, self.at].to(answer.dtype) if self.at else answer
 
 
 def loss_image(head: Head, net: nn.Module, batch: Batch) -> Tensor:
