@@ -33,6 +33,7 @@ TISSUES = len(STRUCTURES) + 1   # kinds of tissue that it tells apart: backgroun
 JUDGED = 40                 # cases whose candidates the judge of a detector learns from
 VIEWS = 4                   # of each case that its last layer learns from
 TAUGHT_SLICES = 4           # of a volume in a training step
+MEASURED = 0.25             # spread of the error, in usual spreads, that is added to a patient's values in training
 CLASS_SIZE = 128            # points a side that a classifier sees of a slice: all of it
 LIKELY = 0.5                # probability from which a point belongs to an outline
 TRUE_SPOT = 0.3             # a candidate is true when so much of its cube's middle, or any of its points, lies in the truth
@@ -465,6 +466,7 @@ def build_volumes(head: Head) -> nn.Module:
 def draw_volumes(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
     index = rng.integers(len(examples), size=batch)
     values = np.stack([patient_values(examples[i].facts["numbers"]) for i in index])
+    values[:, :len(VALUES)] += rng.normal(0, MEASURED, (batch, len(VALUES))) * values[:, len(VALUES):]
     return {"values": torch.from_numpy(values).float(), "labels": torch.tensor([int(examples[i].facts["category"]) for i in index])}
 
 
