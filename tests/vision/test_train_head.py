@@ -164,16 +164,58 @@ def test_too_few_cases_and_rows_without_training_are_refused(tmp_path):
         main("ct_haemorrhage", out=tmp_path)
 
 
+TWO = """
+import sys, torch
+from pathlib import Path
+from tests.vision.heads_material import tiny_examples
+from vision import train_head
+from vision.heads import HEADS
+from vision.heads.tasks import TASKS
+from vision.heads.unet import UNet, UNetConfig
+
+torch.set_num_threads(1)
+train_head.EPOCH = 2
+rank, world = train_head.distributed()
+assert world == 2
+head, task = HEADS["ad_volumes"], TASKS["volumes"]
+
+
+def taught(batch, processes):
+    torch.manual_seed(0)
+    net = task.build(head).eval()               # without dropout: what is compared is the gradient
+    train_head.step(net, torch.optim.SGD(net.parameters(), 1.0), task.loss(head, net, batch), processes)
+    return net.state_dict()
+
+
+generator = torch.Generator().manual_seed(1)
+whole = {"values": torch.randn(8, 20, generator=generator), "labels": torch.randint(4, (8,), generator=generator)}
+own = {name: values[4 * rank:4 * rank + 4] for name, values in whole.items()}
+alone, both = taught(whole, 1), taught(own, 2)
+assert all(torch.allclose(alone[name], both[name], atol=1e-6) for name in alone), "another step than of the whole batch"
+assert any(not torch.allclose(alone[name], taught(own, 1)[name], atol=1e-6) for name in alone), "the halves are alike: nothing is tested"
+
+net = UNet(UNetConfig(1, 1, width=4, stages=2))
+net(torch.full((2, 1, 8, 8), float(rank)) + torch.randn(2, 1, 8, 8))
+train_head.share_buffers(net, world)
+mine = torch.cat([b.flatten() for b in net.buffers() if b.is_floating_point()])
+theirs = mine.clone()
+torch.distributed.broadcast(theirs, 0)
+assert torch.equal(mine, theirs), "each process keeps norms of its own"
+
+figures = train_head.main("ad_volumes", out=Path(sys.argv[1]), size=8, minutes=0.02)
+assert bool(figures) == (rank == 0)
+"""
+
+
 def test_two_processes_under_torchrun_train_one_net(tmp_path):
-    code = ("import sys; from pathlib import Path; from vision import train_head; train_head.EPOCH = 2\n"
-            "from tests.vision.heads_material import tiny_examples; from vision.heads import HEADS\n"
-            "e = {s: tiny_examples(HEADS['ad_volumes'], 4) for s in ('train', 'validation')}\n"
-            "train_head.main('ad_volumes', out=Path(sys.argv[1]), examples=e, epochs=1)\n")
-    (tmp_path / "run.py").write_text(code)
+    """A step is that of the whole batch, norms are shared, the first process makes the cases, all stop by its clock, one writes."""
+    (tmp_path / "run.py").write_text(TWO)
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "run.py"),
-                           str(tmp_path / "out")], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+                           str(tmp_path / "out")], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                          capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
     load_head(HEADS["ad_volumes"], tmp_path / "out")
+    assert len(list((tmp_path / "out/cases").iterdir())) == split_counts(8)["train"] + split_counts(8)["validation"]
 
 
 def clinical_set(folder, patients=16):
