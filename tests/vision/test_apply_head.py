@@ -69,6 +69,16 @@ def test_mr_for_a_ct_head_and_other_channels_than_the_rows_are_refused():
         model("dwi_infarct").apply({"DWI": volume(), "ADC": volume((6, 20, 20), (4.0, 4.0, 4.0))})
 
 
+def test_series_of_one_shape_that_lie_apart_are_not_taken_for_one_grid():
+    """The same matrix, but 6 mm further up: outlines would lie on the wrong slice."""
+    moved = volume().affine.copy()
+    moved[2, 3] += 6
+    with pytest.raises(InputError, match=r"ADC lies up to 6 mm away from DWI"):
+        model("dwi_infarct").apply({"DWI": volume(), "ADC": volume(affine=moved)})
+    moved[2, 3] -= 5.9
+    model("dwi_infarct").apply({"DWI": volume(), "ADC": volume(affine=moved)})
+
+
 def test_an_oblique_series_is_read_in_its_own_planes_and_thick_slices_are_said_to_be_thick():
     notes = bright().apply({"FLAIR": volume(spacing=(7.0, 2.0, 2.0), orientation="oblique")}).notes
     assert any("oblique" in n for n in notes) and any("7.0 mm" in n for n in notes)
