@@ -25,7 +25,7 @@ from vision.heads import Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples, split_counts
 from vision.heads.tasks import TASKS, Batch, predict_outline, score_outline
 from vision.heads.two_stage import TwoStage
-from vision.heads.unet import PatchDiscriminator
+from vision.heads.unet import PatchDiscriminator, fused
 from vision.losses import fool_loss, judge_loss
 
 EPOCH = 100                 # steps
@@ -314,7 +314,7 @@ def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, 
 
 
 def load_head(head: Head, folder: Path | None = None, device: str = "cpu") -> nn.Module:
-    """The trained net of a row. Raises ModelError when the folder is missing, altered or of another head."""
+    """The trained net of a row, to answer with: its norms are folded in. Raises ModelError when the folder is missing, altered or of another head."""
     from data.errors import ModelError
 
     folder = Path(folder or head.folder)
@@ -324,7 +324,7 @@ def load_head(head: Head, folder: Path | None = None, device: str = "cpu") -> nn
     if config.get("head") != head.name or {k: rows(v).shape for k, v in state.items()} != {k: rows(v).shape for k, v in own.items()}:
         raise ModelError(f"{folder} holds no weights of {head.name} as it is now; train it with `wetread train {head.name}`")
     net.load_state_dict({k: torch.from_numpy(v.reshape(own[k].shape)) for k, v in state.items()}, strict=False)
-    return net.to(device).eval()
+    return fused(net.eval()).to(device)
 
 
 def rows(values: NDArray[Any]) -> NDArray[Any]:
