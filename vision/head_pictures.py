@@ -1,5 +1,5 @@
 """Pictures of a training and of a test: the loss, and the best, the median and the worst case."""
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,20 @@ def pictures_of(head: Head, example: Example, answer: Any) -> list[tuple[NDArray
     if head.task == "category":
         return [(np.asarray(example["inputs"][0, example["inputs"].shape[1] // 2], np.float32), None)]
     return []
+
+
+def plot_reliability(parts: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Share that is true by the probability given, a line a part of the figures; on the diagonal, probabilities are kept."""
+    pyplot = drawing()
+    figure, axis = pyplot.subplots(figsize=(3.6, 3.6), layout="constrained")
+    axis.plot((0, 1), (0, 1), color="0.7", linewidth=1)
+    for name, part in parts.items():
+        sure, true, _ = zip(*part["bins"], strict=True)
+        axis.plot(sure, true, marker="o", markersize=3, label=f"{name}: ECE {part['ece'][0]:.3f}")
+    axis.set(xlabel=f"probability ({part['of']})", ylabel="share that is true", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axis.legend(fontsize=7)
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)
 
 
 def plot_heat(image: NDArray[np.float32], heat: NDArray[np.float32], name: str, path: Path) -> None:
