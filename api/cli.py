@@ -210,7 +210,9 @@ def head(
         return
     if not inputs or out is None:
         wrong_use("give NAME INPUT… --out OUT; `wetread head` alone lists the heads")
-    write_lines(run_head(name, inputs, out, device_name(device), model, 8 if uncertainty else 0, explain), None)
+    failed: list[str] = []
+    write_lines(run_head(name, inputs, out, failed, device_name(device), model, 8 if uncertainty else 0, explain), None)
+    raise typer.Exit(1 if failed else 0)
 
 
 @app.command()

@@ -23,7 +23,7 @@ from data.model_files import from_int8, load_model, save_model, to_int8
 from vision.checkpoints import keep, restore
 from vision.heads import Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples, split_counts
-from vision.heads.tasks import TASKS, Batch, predict_outline, score_outline
+from vision.heads.tasks import TASKS, Batch, predict_outline, score_outline, truth_masks
 from vision.heads.two_stage import TwoStage
 from vision.heads.unet import PatchDiscriminator, fused
 from vision.losses import fool_loss, judge_loss
@@ -35,6 +35,7 @@ SECOND_FROM = 0.65          # share of the training after which the second stage
 PEAK = 2e-3
 SIZE, EPOCHS = 80, 20       # cases and epochs unless asked otherwise; the review's transfer learning had 80 cases
 AHEAD = 3                   # batches drawn ahead
+OWN_LEAST = 8               # patients of a department's own
 WAIT = timedelta(hours=12)  # that processes wait for each other: the first one simulates all cases alone
 FORMAT = "head-1"
 
@@ -73,6 +74,9 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
     rank, world = distributed()
     if examples is None and real:
         examples = gather_real(head, data, seed)
+    if world > 1 and device.startswith("cuda"):
+        device = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
+        torch.cuda.set_device(device)
     if examples is None:
         if rank:
             wait(world)             # the first process makes the cases, the others open them
@@ -254,10 +258,19 @@ def split_real(head: Head, examples: Sequence[Example], seed: int) -> dict[str, 
 def split_own(head: Head, cases: Sequence[Any]) -> dict[str, list[Example]]:
     """By patient, in an order that the patient's name decides, so that a patient added later moves no other."""
     order = sorted(cases, key=lambda case: np.random.default_rng(list(case.patient.encode())).random())
+    if len(order) < OWN_LEAST:
+        raise InputError(f"{len(order)} patients are given for {head.name}, expected {OWN_LEAST} or more: some to learn from, some to stop by, some "
+                         "to be tested on")
     counts = split_counts(len(order))
     edges = np.cumsum([0, counts["train"], counts["validation"], counts["test"]])
-    return {split: [make_example(head, case, case.patient) for case in order[a:b]]
-            for split, a, b in zip(("train", "validation", "test"), edges[:-1], edges[1:], strict=True)}
+    found = {split: [make_example(head, case, case.patient) for case in order[a:b]]
+             for split, a, b in zip(("train", "validation", "test"), edges[:-1], edges[1:], strict=True)}
+    if head.task in ("outline", "detect"):
+        shown = np.any([[mask.any() for mask in truth_masks(head, example)] for example in found["train"]], axis=0)
+        if not shown.all():
+            empty = [name for name, any_of in zip(head.outputs, shown, strict=True) if not any_of]
+            raise InputError(f"{', '.join(empty)} is empty in all {len(found['train'])} patients to learn from; give patients who have it")
+    return found
 
 
 def validate(head: Head, net: nn.Module, examples: Sequence[Example], device: str, stage: int) -> float:
