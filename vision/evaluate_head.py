@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import InputError, ModelError, OutputError
-from data.head_images import ImageCase, own_cases, real_cases
+from data.head_images import READERS, ImageCase, own_cases, real_cases
 from data.labelled_pictures import folds
 from data.model_files import load_model
 from vision import train_head
@@ -71,7 +71,7 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
     figures[what]["subgroups"] = subgroups(head, rows, test)
     if head.task in OF:
         figures[what]["calibration"] = calibration(head, [counts_of(head, answer, example) for answer, example in zip(answers, test, strict=True)])
-    if data and head.real:
+    if data and head.real and (data / READERS[head.real][0]).is_dir():
         base = Path(base or folder)
         if not json.loads((base / "card.json").read_text())["recipe"].startswith("simulated"):
             raise InputError(f"{base} holds weights that were taught real images; give --base FOLDER with weights taught by simulation alone")

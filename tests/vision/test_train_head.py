@@ -185,7 +185,7 @@ def test_simulated_cases_are_made_once_and_the_evaluation_stands_beside_its_floo
 def own_patient(place, seed, lesion=True):
     place.mkdir(parents=True)
     mask = np.zeros((3, 32, 32), np.float32)
-    mask[1, 10:16, 10:16] = lesion
+    mask[:, 10:16, 10:16] = lesion
     write_nifti(place / "FLAIR.nii.gz", (1 + mask + 0.1 * np.random.default_rng(seed).normal(size=mask.shape)).astype(np.float32), None)
     write_nifti(place / "lesion.nii.gz", mask, None)
 
