@@ -147,7 +147,7 @@ def measure(name: str, folder: Path | None, rounds: int, threads: int) -> dict[s
     torch.set_num_threads(threads)
     return {"head": name, "threads": threads, "rounds": rounds,
             "inference": [inference(name, folder, (SIDE, SIDE, SIDE), SIDE, rounds),
-                          inference(name, folder, (8, PLANES, PLANES), WINDOW, rounds)],
+                          inference(name, folder, (4, PLANES, PLANES), WINDOW, rounds)],
             "whole": whole(name, folder, rounds), "peak_mb": peak_mb(name, folder), "training": training(name)}
 
 

@@ -209,9 +209,10 @@ def write_maps(answer: Any, like: Volume | None, place: Path) -> list[str]:
             write_nifti(place / files[-1], values, affine)
     for name, values in answer.heat.items() if like is not None else ():
         from vision.head_pictures import plot_heat
+        from vision.heads.channels import WINDOWS
 
         files.append(f"{name.replace(' ', '_')}_heat.png")
-        plot_heat(like.pixels, values, name, place / files[-1])
+        plot_heat(like.pixels, values, name, place / files[-1], WINDOWS[0] if like.units == "HU" else None)
     return files
 
 

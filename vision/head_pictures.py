@@ -76,7 +76,7 @@ def plot_reliability(parts: Mapping[str, Mapping[str, Any]], path: Path) -> None
     pyplot.close(figure)
 
 
-def plot_heat(image: NDArray[np.float32], heat: NDArray[np.float32], name: str, path: Path) -> None:
+def plot_heat(image: NDArray[np.float32], heat: NDArray[np.float32], name: str, path: Path, window: tuple[float, float] | None = None) -> None:
     """The three slices, apart from each other, in which hiding a part changes the probability of class `name` most; both (S, H, W)."""
     pyplot = drawing()
     most, limit = np.abs(heat).max((1, 2)), max(float(np.abs(heat).max()), 1e-3)
@@ -85,7 +85,7 @@ def plot_heat(image: NDArray[np.float32], heat: NDArray[np.float32], name: str, 
         if len(chosen) < 3 and all(abs(int(s) - c) >= max(1, len(heat) // 8) for c in chosen):
             chosen.append(int(s))
     figure, axes = pyplot.subplots(1, len(chosen), figsize=(2.6 * len(chosen) + 1.0, 2.9), layout="constrained", squeeze=False)
-    low, high = (float(v) for v in np.quantile(image, (0.01, 0.995)))
+    low, high = window or (float(v) for v in np.quantile(image, (0.01, 0.995)))
     for axis, s in zip(axes[0], sorted(chosen), strict=True):
         axis.imshow(image[s], cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
         # what counts for nothing stays clear, so that the image is seen beneath
