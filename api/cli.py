@@ -193,6 +193,7 @@ def head(
     out: Annotated[Path | None, typer.Option(help="Folder for maps and results; one folder below it a patient.")] = None,
     model: Annotated[Path | None, typer.Option(help="Folder of weights; default: the shipped ones.")] = None,
     uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also a map of how much eight passes with dropout differ.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Of a class, also a map and picture of what it was read from.")] = False,
     form: Annotated[str, typer.Option("--format", help="Of the list: text, json or markdown.")] = "text",
     device: Device = "auto",
 ) -> None:
@@ -209,7 +210,9 @@ def head(
         return
     if not inputs or out is None:
         wrong_use("give NAME INPUT… --out OUT; `wetread head` alone lists the heads")
-    write_lines(run_head(name, inputs, out, device_name(device), model, 8 if uncertainty else 0), None)
+    failed: list[str] = []
+    write_lines(run_head(name, inputs, out, failed, device_name(device), model, 8 if uncertainty else 0, explain), None)
+    raise typer.Exit(1 if failed else 0)
 
 
 @app.command()

@@ -1,15 +1,17 @@
 """`wetread head`: the list of all heads with their figures, and one head on a patient's images."""
 import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data.errors import ImageError, InputError
+from data.errors import ImageError, InputError, OutputError, WetreadError
 from data.images import open_study
 from data.records import Study, Volume
 
-LIST_WIDTH = 46
+Opened = Callable[[], tuple[dict[str, Volume], dict[str, Any]]]       # channels and numbers of one patient
 
 
 def list_heads() -> list[dict[str, Any]]:
@@ -80,51 +82,82 @@ def as_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run_head(name: str, inputs: list[str], out: Path, device: str = "cpu", folder: Path | None = None, draws: int = 0) -> list[dict[str, Any]]:
-    """One line of results a patient; maps are written below `out`. Raises coded errors."""
+def run_head(name: str, inputs: list[str], out: Path, failed: list[str], device: str = "cpu", folder: Path | None = None, draws: int = 0,
+             explain: bool = False) -> Iterator[dict[str, Any]]:
+    """One line of results a patient; maps are written below `out`, as DICOM too where DICOM came in.
+
+    A patient that cannot be read or written is named on standard error and in `failed`, and the rest done.
+    Raises InputError for an unknown head or inputs that are not its own, ModelError for its weights.
+    """
     from vision.apply_head import HeadModel
 
     model = HeadModel.load(name, folder, device)
-    lines = []
-    for label, given, numbers, path in patients(model.head, inputs):
-        place = out / label
+    for label, path, opened in patients(model.head, inputs):
+        try:
+            yield one_patient(model, label, path, opened, out / label, draws, explain)
+        except WetreadError as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            failed.append(str(path))
+
+
+def one_patient(model: Any, label: str, path: Path, opened: Opened, place: Path, draws: int, explain: bool) -> dict[str, Any]:
+    given, numbers = opened()
+    answer = model.apply(given, numbers, draws, explain)
+    first = next(iter(given.values()), None)
+    line = {"input": label, "head": model.head.name, "model": model.config["version"], "measures": answer.measures, "notes": answer.notes}
+    try:
         place.mkdir(parents=True, exist_ok=True)
-        answer = model.apply(given, numbers, draws)
-        files = write_maps(answer, next(iter(given.values()), None), place)
-        if path is not None and answer.masks and is_dicom(path) and any(mask.any() for mask in answer.masks.values()):
-            from api.dicom.seg import write_segmentation
-
-            write_segmentation(next(iter(given.values())), answer.masks, path, place / f"{name}.dcm", name, model.config["version"])
-            files.append(f"{name}.dcm")
-        line = {"input": label, "head": name, "model": model.config["version"], "measures": answer.measures, "notes": answer.notes, "files": files}
+        line["files"] = write_maps(answer, first, place)
+        if first is not None and is_dicom(path):
+            line["files"] += write_dicom(model, answer, first, path, place)
         (place / "result.json").write_text(json.dumps(line, indent=1) + "\n")
-        lines.append(line)
-    return lines
+    except OSError as error:
+        raise OutputError(f"{place} cannot be written ({error.strerror}); make room or give another --out") from None
+    return line
 
 
-def patients(head: Any, inputs: list[str]) -> list[tuple[str, dict[str, Volume], dict[str, Any], Path | None]]:
-    """(label, channels, numbers, where from) of each patient: a head of one input takes one file a patient, any other all its inputs of one."""
+def patients(head: Any, inputs: list[str]) -> list[tuple[str, Path, Opened]]:
+    """(label, where from, what opens it) of each patient: a head of one input takes one file a patient, any other all its inputs of one."""
     named = []
     for text in inputs:
         name, given, rest = text.partition("=")
         named.append((name, Path(rest)) if given and not Path(text).exists() else ("", Path(text)))
-    for _, path in named:
-        if not path.exists():
-            raise InputError(f"{path} does not exist; give a file or folder that does")
+    if strange := [name for name, _ in named if name and name not in head.inputs]:
+        raise InputError(f"{strange[0]} is no input of {head.name}, expected {', '.join(head.inputs) or 'a file without a name'}")
     if head.task in ("volumes", "rebuild"):
-        return [(label_of(path), {}, numbers_of(path), None) for _, path in named]
+        return labelled((path, lambda path=path: ({}, numbers_of(path))) for _, path in named)
     if len(head.inputs) == 1:
-        return [(label_of(path), {head.inputs[0]: volume}, numbers, path) for _, path in named for volume, numbers in [channel(path)]]
+        return labelled((path, lambda path=path: one_channel(head, path)) for _, path in named)
     if len(named) == 1 and not named[0][0] and named[0][1].suffix != ".npz":
-        return [(label_of(named[0][1]), by_description(head, open_study(named[0][1])), {}, named[0][1])]
+        return labelled([(named[0][1], lambda: (by_description(head, open_study(named[0][1])), {}))])
     if len(named) != len(head.inputs):
         raise InputError(f"{head.name} takes {len(head.inputs)} inputs ({', '.join(head.inputs)}), {len(named)} are given; give each as NAME=FILE")
     names = [name or head.inputs[i] for i, (name, _) in enumerate(named)]
-    return [(label_of(named[0][1]), {name: channel(path)[0] for name, (_, path) in zip(names, named, strict=True)}, {}, named[0][1])]
+    if len(set(names)) < len(names):
+        raise InputError(f"{head.name} is given {', '.join(names)}, expected each of {', '.join(head.inputs)} once; give each as NAME=FILE")
+    return labelled([(named[0][1], lambda: ({name: channel(path)[0] for name, (_, path) in zip(names, named, strict=True)}, {}))])
+
+
+def labelled(found: Iterable[tuple[Path, Opened]]) -> list[tuple[str, Path, Opened]]:
+    """Files of one name from two folders get folders of their own."""
+    seen: dict[str, int] = {}
+    rows = []
+    for path, opened in found:
+        label = label_of(path)
+        seen[label] = seen.get(label, 0) + 1
+        rows.append((label if seen[label] == 1 else f"{label}_{seen[label]}", path, opened))
+    return rows
+
+
+def one_channel(head: Any, path: Path) -> tuple[dict[str, Volume], dict[str, Any]]:
+    volume, numbers = channel(path)
+    return {head.inputs[0]: volume}, numbers
 
 
 def channel(path: Path) -> tuple[Volume, dict[str, Any]]:
     """A volume from DICOM, NIfTI, a picture, or .npz (pixels, spacing_mm, and what else the head asks for)."""
+    if not path.exists():
+        raise ImageError(f"{path} does not exist; give a file or folder that does")
     if path.suffix == ".npz":
         numbers = numbers_of(path)
         if "pixels" not in numbers:
@@ -170,10 +203,38 @@ def write_maps(answer: Any, like: Volume | None, place: Path) -> list[str]:
     if affine is None and like is not None and like.spacing_mm:
         affine = np.diag([*like.spacing_mm[::-1], 1.0])
     files = []
-    for kind, maps in (("", answer.masks), ("", answer.images), ("_uncertainty", answer.uncertainty)):
+    for kind, maps in (("", answer.masks), ("", answer.images), ("_uncertainty", answer.uncertainty), ("_heat", answer.heat)):
         for name, values in maps.items():
             files.append(f"{name.replace(' ', '_')}{kind}.nii.gz")
             write_nifti(place / files[-1], values, affine)
+    for name, values in answer.heat.items() if like is not None else ():
+        from vision.head_pictures import plot_heat
+        from vision.heads.channels import WINDOWS
+
+        files.append(f"{name.replace(' ', '_')}_heat.png")
+        plot_heat(like.pixels, values, name, place / files[-1], WINDOWS[0] if like.units == "HU" else None)
+    return files
+
+
+def write_dicom(model: Any, answer: Any, first: Volume, path: Path, place: Path) -> list[str]:
+    """Masks as one SEG, every other map as a Parametric Map; the names of the files."""
+    from api.dicom.parametric import write_parametric_map
+    from api.dicom.seg import write_segmentation
+    from vision.heads.channels import UNIT_NAMES
+
+    name, version, files = model.head.name, model.config["version"], []
+    if any(mask.any() for mask in answer.masks.values()):
+        write_segmentation(first, answer.masks, path, place / f"{name}.dcm", name, version)
+        files.append(f"{name}.dcm")
+    probability = "1" if answer.masks else ""
+    maps = [(output, values, UNIT_NAMES.get(output, "1" if model.head.task == "series" else ""), output, True)
+            for output, values in answer.images.items()]
+    maps += [(f"{output}_uncertainty", values, UNIT_NAMES.get(output, probability), f"{output}, standard deviation", False)
+             for output, values in answer.uncertainty.items()]
+    maps += [(f"{output}_heat", values, "1", f"{output}, fall of its probability", False) for output, values in answer.heat.items()]
+    for label, values, unit, meaning, anatomy in maps:
+        files.append(f"{label.replace(' ', '_')}.dcm")
+        write_parametric_map(first, values, path, place / files[-1], meaning, unit, name, version, anatomy)
     return files
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 from data.diffusion import anisotropy, fit, signals_of
-from data.errors import ImageError, InputError
+from data.errors import InputError, OutputError
 from data.images import read_nifti
 from data.labelled_pictures import read_rows
 from data.simulate.series_cases import SIX
@@ -39,13 +39,13 @@ class ImageCase:
 def own_cases(folder: Path, inputs: Sequence[str], outputs: Sequence[str], modality: str) -> list[ImageCase]:
     """A folder a patient: CHANNEL.nii.gz for each input, OUTPUT.nii.gz for each mask or image target, and what is known in patient.json.
 
-    patient.json: category, age_years, sex, volumes_ml.
-    Raises InputError naming the patient's folder and the file that is missing or lies on another grid.
+    patient.json: category (a name of the outputs, or its place among them from 0), age_years, sex, volumes_ml.
+    Raises InputError naming the patient's folder and the file that is missing, cannot be read or lies on another grid.
     """
     cases = []
     for place in sorted(p for p in folder.iterdir() if p.is_dir()):
         channels, masks, spacing = {}, {}, (1.0, 1.0, 1.0)
-        numbers = json.loads((place / "patient.json").read_text()) if (place / "patient.json").exists() else {}
+        numbers = known_of(place, outputs)
         for name in (*inputs, *outputs):
             path = next((p for p in (place / f"{name}.nii.gz", place / f"{name}.nii") if p.exists()), None)
             if path is None:
@@ -66,6 +66,22 @@ def own_cases(folder: Path, inputs: Sequence[str], outputs: Sequence[str], modal
     if not cases:
         raise InputError(f"{folder} holds no folder of a patient; one folder each, with {', '.join(inputs)} as NIfTI")
     return cases
+
+
+def known_of(place: Path, outputs: Sequence[str]) -> dict[str, Any]:
+    path = place / "patient.json"
+    if not path.exists():
+        return {}
+    try:
+        numbers = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{place.name}/patient.json is no JSON object ({type(error).__name__}); write category, age_years, sex") from None
+    category = numbers.get("category")
+    if category in outputs:
+        numbers["category"] = list(outputs).index(category)
+    elif category is not None and not (isinstance(category, int) and 0 <= category < len(outputs)):
+        raise InputError(f"category in {place.name}/patient.json is {category!r}, expected one of {', '.join(outputs)}, or 0 to {len(outputs) - 1}")
+    return numbers
 
 
 def read_lgg_flair(folder: Path, complete: bool = False) -> list[ImageCase]:
@@ -191,4 +207,4 @@ def write_nifti(path: Path, values: NDArray[Any], affine: NDArray[np.float64] | 
         nibabel.save(image, path)
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise ImageError(f"{path} cannot be written ({error.strerror}); make room or give another --out") from None
+        raise OutputError(f"{path} cannot be written ({error.strerror}); make room or give another --out") from None

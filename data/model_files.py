@@ -18,20 +18,26 @@ SCALE = ".scale"        # an int8 matrix `name` has its float16 row scales under
 
 def save_model(folder: Path, tensors: dict[str, NDArray[Any]], config: dict[str, Any], card: dict[str, Any],
                extra: dict[str, bytes] | None = None) -> None:
-    """Write a model whole: each file under a temporary name first, the card with the sums last; `extra` holds a tokenizer, say."""
+    """Write a model whole: all files under temporary names first: a full disk leaves the model that was there; `extra` holds a tokenizer, say."""
     folder.mkdir(parents=True, exist_ok=True)
     # save() writes the memory as it lies, and a channels-last tensor lies in another order than its shape says
     plain = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
     files = {"config.json": (json.dumps(config, indent=1) + "\n").encode(), "model.safetensors": save(plain), **(extra or {})}
     sums = {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
     files["card.json"] = (json.dumps({**card, "sha256": sums}, indent=1) + "\n").encode()
-    for name, raw in files.items():
-        partial = folder / (name + ".part")
-        with partial.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, folder / name)
+    partial = {name: folder / (name + ".part") for name in files}
+    try:
+        for name, raw in files.items():
+            with partial[name].open("wb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError:
+        for path in partial.values():
+            path.unlink(missing_ok=True)
+        raise
+    for name, path in partial.items():      # the card with the sums comes last
+        os.replace(path, folder / name)
 
 
 def load_model(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -16,24 +16,29 @@ from data.records import Volume
 from vision.heads import Head, head_named
 from vision.heads.channels import UNIT_NAMES, UNITS
 from vision.heads.examples import Example, make_example
+from vision.heads.explain import left_out, occlusion
 from vision.heads.infer import resample, uncertainty
 from vision.heads.tasks import LIKELY, TASKS, Spots, detected_mask, masks_of, outline_finish
 from vision.train_head import load_head
 
 Floats = NDArray[np.float32]
 COARSER_MAX = 4.0           # times the slice thickness taught: more is refused
+APART = 0.5                 # of the smallest side of a voxel: series further apart are not on one grid
+DECIDES = 0.05              # a fall of the probability below this is not worth pointing at
+EXPLAINED = ("category", "volumes")
 PLANES = ("axial", "oblique", "unknown", "")
 
 
 @dataclass(frozen=True)
 class HeadAnswer:
-    """Maps lie on the grid of the input: masks uint8, images float32, uncertainty float32."""
+    """Maps lie on the grid of the input: masks uint8; images, uncertainty and heat float32."""
 
     masks: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     images: dict[str, Floats] = field(default_factory=dict)
     uncertainty: dict[str, Floats] = field(default_factory=dict)
     measures: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    heat: dict[str, Floats] = field(default_factory=dict)       # of a class: by how much its probability falls where a place is hidden
 
 
 class HeadModel:
@@ -49,18 +54,22 @@ class HeadModel:
         folder = Path(folder or head.folder)
         return cls(head, load_head(head, folder, device), load_model(folder)[0], device)
 
-    def apply(self, channels: Mapping[str, Volume], numbers: Mapping[str, Any] | None = None, draws: int = 0) -> HeadAnswer:
+    def apply(self, channels: Mapping[str, Volume], numbers: Mapping[str, Any] | None = None, draws: int = 0,
+              explain: bool = False) -> HeadAnswer:
         """Answer one patient.
 
         Args:
             channels: by the names of the row's inputs, all on one grid; a series has its own axis first in `pixels`.
             numbers: volumes, age and sex, or raw data (kspace, mask_4x, trajectory), by the names of the simulator's truth.
             draws: passes with dropout left on for the uncertainty map of outlines and images; 0 for none.
+            explain: of a class, also what it was read from (vision.heads.explain).
         Raises: InputError naming the channel.
         """
         head = self.head
+        if explain and head.task not in EXPLAINED:
+            raise InputError(f"--explain is for heads that answer a class, {head.name} answers {', '.join(head.outputs)}; leave it out")
         if head.task in ("volumes", "rebuild"):
-            return self.without_images(dict(numbers or {}))
+            return self.without_images(dict(numbers or {}), explain)
         notes = check(head, channels, self.config)
         first = channels[head.inputs[0]]
         shape, taught = first.pixels.shape[-3:], self.grid(first)
@@ -74,7 +83,8 @@ class HeadModel:
         example = self.example(case)
         answer = TASKS[head.task].predict(head, self.net, example, self.device)
         if head.task == "category":
-            return HeadAnswer(measures=classes(head, answer), notes=notes)
+            heat = self.heat(example, shape, notes) if explain else {}
+            return HeadAnswer(measures=classes(head, answer), notes=notes, heat=heat)
         if head.task == "series":
             return self.networks(answer, example, shape, notes)
         spread = self.spread(example, shape, draws)
@@ -102,6 +112,13 @@ class HeadModel:
         rows, columns = (max(16, round(n * own / t)) if abs(own / t - 1) > 0.08 else n for n, own,
                          t in zip(shape[1:], (row, column), taught[1:], strict=True))
         return slices, rows, columns
+
+    def heat(self, example: Example, shape: tuple[int, ...], notes: list[str]) -> dict[str, Floats]:
+        likeliest, fall = occlusion(lambda e: TASKS["category"].predict(self.head, self.net, e, self.device), example)
+        name, most = self.head.outputs[likeliest], float(fall.max())
+        notes.append(f"the probability of {name} falls by at most {most:.2f} where a part of the image is hidden"
+                     + ("; no one place decides" if most < DECIDES else ""))
+        return {name: resample(fall[None], shape)[0]}  # type: ignore[arg-type]
 
     def spread(self, example: Example, shape: tuple[int, ...], draws: int) -> dict[str, Floats]:
         if not draws or self.head.task not in ("outline", "image"):
@@ -143,11 +160,17 @@ class HeadModel:
             found[f"network_{k + 1:02d}"] = image
         return HeadAnswer(images=found, measures=[{"output": "networks", "count": len(maps), "unit": "correlation"}], notes=notes)
 
-    def without_images(self, numbers: dict[str, Any]) -> HeadAnswer:
+    def without_images(self, numbers: dict[str, Any], explain: bool = False) -> HeadAnswer:
         head = self.head
         if head.task == "volumes":
-            example = Example({}, {"numbers": numbers, "spacing_mm": (1.0, 1.0, 1.0)})
-            return HeadAnswer(measures=classes(head, TASKS["volumes"].predict(head, self.net, example, self.device)))
+            def answer(values: dict[str, Any]) -> Floats:
+                return TASKS["volumes"].predict(head, self.net, Example({}, {"numbers": values, "spacing_mm": (1.0, 1.0, 1.0)}), self.device)
+
+            measures = classes(head, answer(numbers))
+            if explain:
+                likeliest, falls = left_out(answer, numbers)
+                measures += [{"output": head.outputs[likeliest], "left_out": name, "probability_falls_by": fall} for name, fall in falls.items()]
+            return HeadAnswer(measures=measures)
         kspace = np.asarray(numbers.get("kspace", 0))
         if kspace.ndim not in (3, 4) or not np.iscomplexobj(kspace):
             raise InputError(f"kspace is {kspace.dtype} with {kspace.ndim} axes, expected complex (coils, slices, rows, columns) "
@@ -197,6 +220,8 @@ def check(head: Head, channels: Mapping[str, Volume], config: Mapping[str, Any])
             raise InputError(f"{name} is empty: all its values are the same; send the series with its pixels")
         if volume.pixels.shape[-3:] != shape:
             raise InputError(f"{name} is {volume.pixels.shape[-3:]}, {head.inputs[0]} is {shape}; bring the series to one grid")
+        if away := apart_mm(volume, channels[head.inputs[0]]):
+            raise InputError(f"{name} lies up to {away:.0f} mm away from {head.inputs[0]}; bring the series to one grid (register and resample them)")
         if volume.spacing_mm is None and head.task in ("outline", "detect"):
             raise InputError(f"{name} has no spacing, so nothing can be measured; send a volume with its spacing in mm")
         if volume.orientation == "oblique":
@@ -208,6 +233,16 @@ def check(head: Head, channels: Mapping[str, Volume], config: Mapping[str, Any])
         if taught and volume.spacing_mm and volume.spacing_mm[0] > 1.5 * taught[0]:
             notes.append(f"{name} has slices of {volume.spacing_mm[0]:.1f} mm, the head was taught {taught[0]:.1f} mm: what is small may be missed")
     return list(dict.fromkeys(notes))
+
+
+def apart_mm(volume: Volume, first: Volume) -> float:
+    """How far the corners of two volumes of one shape lie apart, 0.0 where that is within half a voxel or not known."""
+    if volume.affine is None or first.affine is None or first.spacing_mm is None:
+        return 0.0
+    slices, rows, columns = first.pixels.shape[-3:]
+    corners = np.array([(c, r, s, 1) for c in (0, columns - 1) for r in (0, rows - 1) for s in (0, slices - 1)], float)
+    away = float(np.linalg.norm(corners @ (volume.affine - first.affine).T, axis=1).max())
+    return away if away > APART * min(first.spacing_mm) else 0.0
 
 
 def measure(name: str, mask: NDArray[np.uint8], spacing_mm: tuple[float, float, float] | None, probability: float | None) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import InputError, ModelError
-from data.head_images import ImageCase, own_cases, real_cases
+from data.errors import InputError, ModelError, OutputError
+from data.head_images import READERS, ImageCase, own_cases, real_cases
 from data.labelled_pictures import folds
 from data.model_files import load_model
 from vision import train_head
-from vision.head_pictures import plot_examples
+from vision.calibration import OF, Counts, calibration, counts_of
+from vision.head_pictures import plot_examples, plot_reliability
 from vision.heads import HEADS, Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples
 from vision.heads.tasks import TASKS, Scores
@@ -31,7 +32,7 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
          folder: Path | None = None, epochs: int | None = None, anatomy: Path | None = None, workers: int | None = None, date: str = "",
          base: Path | None = None,
          report: Callable[..., None] = lambda *a, **k: None) -> dict[str, Any]:
-    """Figures as a dict; with `out`, figures.json, card.md and examples.png beside the weights.
+    """Figures as a dict; with `out`, figures.json, card.md, examples.png and calibration.png beside the weights.
 
     Args:
         folder: the weights; default `out` where it holds some, else what ships.
@@ -68,16 +69,23 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
             figures[what]["floors"][title] = summary(head, [task.score(head, answer(example), example) for example in test])
             report(1, 1, phase=f"floor: {title}")
     figures[what]["subgroups"] = subgroups(head, rows, test)
-    if data and head.real:
+    if head.task in OF:
+        figures[what]["calibration"] = calibration(head, [counts_of(head, answer, example) for answer, example in zip(answers, test, strict=True)])
+    if data and head.real and (data / READERS[head.real][0]).is_dir():
         base = Path(base or folder)
         if not json.loads((base / "card.json").read_text())["recipe"].startswith("simulated"):
             raise InputError(f"{base} holds weights that were taught real images; give --base FOLDER with weights taught by simulation alone")
         figures |= on_real(head, load_head(head, base, device), data, device, base, epochs, seed, known, report)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-        plot_examples(head, test, answers, rows, out / "examples.png")
-        (out / "card.md").write_text(card(head, figures, folder))
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            plot_examples(head, test, answers, rows, out / "examples.png")
+            if reliable := {name: part["calibration"] for name, part in figures.items() if isinstance(part, dict) and part.get("calibration")}:
+                plot_reliability(reliable, out / "calibration.png")
+            (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+            (out / "card.md").write_text(card(head, figures, folder))
+        except OSError as error:
+            raise OutputError(f"{out} cannot be written ({error.strerror}); make room or give another --out") from None
     return figures
 
 
@@ -173,8 +181,10 @@ def on_real(head: Head, net: Any, data: Path, device: str, folder: Path, epochs:
     if head.floor is not None:
         answer = head.floor(head, known)
         floors = {head.floor_name: summary(head, [TASKS[head.task].score(head, answer(e), e) for e in examples])}
-    found = {f"real {head.real}, simulation only": {"cases": len(cases), "head": summary(head, score_all(head, net, examples, device, report)),
-                                                    "floors": floors}}
+    counts: list[Counts] = []
+    rows = score_all(head, net, examples, device, report, counts)
+    found = {f"real {head.real}, simulation only": {"cases": len(cases), "head": summary(head, rows), "floors": floors,
+                                                    "calibration": calibration(head, counts) if counts else {}}}
     if epochs and head.real in FOLDED:
         if head.real == "lgg_flair":
             found["real lgg_flair, taught sites DU and HT, tested on CS and FG"] = other_sites(head, examples, cases, folder, epochs, seed, device,
@@ -184,10 +194,15 @@ def on_real(head: Head, net: Any, data: Path, device: str, folder: Path, epochs:
     return found
 
 
-def score_all(head: Head, net: Any, examples: Sequence[Example], device: str, report: Callable[..., None] = lambda *a, **k: None) -> Rows:
+def score_all(head: Head, net: Any, examples: Sequence[Example], device: str, report: Callable[..., None] = lambda *a, **k: None,
+              counts: list[Counts] | None = None) -> Rows:
+    """`counts` gets each case's, for calibration."""
     task, rows = TASKS[head.task], []
     for i, example in enumerate(examples):
-        rows.append(task.score(head, task.predict(head, net, example, device), example))
+        answer = task.predict(head, net, example, device)
+        rows.append(task.score(head, answer, example))
+        if counts is not None and head.task in OF:
+            counts.append(counts_of(head, answer, example))
         if (i + 1) % 10 == 0:
             report(i + 1, len(examples), phase="real")
     return rows
@@ -211,8 +226,11 @@ def five_folds(head: Head, examples: list[Example], groups: list[str], folder: P
                report: Callable[..., None]) -> dict[str, Any]:
     """Each patient by a net that was taught the other folds, and by a floor that was."""
     nets = fold_nets(head, examples, groups, folder, epochs, seed, device, report)
-    rows = [score_all(head, net, [example], device)[0] for net, example in zip(nets, examples, strict=True)]
+    counts: list[Counts] = []
+    rows = [score_all(head, net, [example], device, counts=counts)[0] for net, example in zip(nets, examples, strict=True)]
     found: dict[str, Any] = {"cases": len(examples), "epochs": epochs, "head": summary(head, rows)}
+    if counts:
+        found["calibration"] = calibration(head, counts)
     if head.floor is not None:
         fold, answers = folds([f"{head.real}:{g}" for g in groups], FOLDS), []
         for k in range(FOLDS):
@@ -311,11 +329,14 @@ def card(head: Head, figures: dict[str, Any], folder: Path) -> str:
             lines.append(f"| {title} | " + " | ".join(words(own.get(key)) for key in part["head"]) + " |")
         lines += ["",
                   *(f"- {group}: {row['cases']} cases, {head.metric} {words(row[head.metric])}" for group, row in part.get("subgroups", {}).items())]
+        if kept := part.get("calibration"):
+            lines.append(f"- calibration of {kept['of']}: ECE {words(kept['ece'])}")
         if "frozen segmenter" in part:
             lines.append(f"- frozen segmenter: {json.dumps(part['frozen segmenter'])}")
         lines.append("")
+    reliable = any(isinstance(part, dict) and part.get("calibration") for part in figures.values())
     return "\n".join([*lines, "A figure on simulated cases says how well the simulation was learnt, not how well patients are read.", "",
-                      "![best, median, worst](examples.png)", ""])
+                      "![best, median, worst](examples.png)", "", *(["![calibration](calibration.png)", ""] if reliable else [])])
 
 
 def words(value: list[float] | None) -> str:

@@ -1,5 +1,5 @@
 """Pictures of a training and of a test: the loss, and the best, the median and the worst case."""
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,41 @@ def pictures_of(head: Head, example: Example, answer: Any) -> list[tuple[NDArray
     if head.task == "category":
         return [(np.asarray(example["inputs"][0, example["inputs"].shape[1] // 2], np.float32), None)]
     return []
+
+
+def plot_reliability(parts: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Share that is true by the probability given, a line a part of the figures; on the diagonal, probabilities are kept."""
+    pyplot = drawing()
+    figure, axis = pyplot.subplots(figsize=(3.6, 3.6), layout="constrained")
+    axis.plot((0, 1), (0, 1), color="0.7", linewidth=1)
+    for name, part in parts.items():
+        sure, true, _ = zip(*part["bins"], strict=True)
+        axis.plot(sure, true, marker="o", markersize=3, label=f"{name}: ECE {part['ece'][0]:.3f}")
+    axis.set(xlabel=f"probability ({part['of']})", ylabel="share that is true", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axis.legend(fontsize=7)
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)
+
+
+def plot_heat(image: NDArray[np.float32], heat: NDArray[np.float32], name: str, path: Path, window: tuple[float, float] | None = None) -> None:
+    """The three slices, apart from each other, in which hiding a part changes the probability of class `name` most; both (S, H, W)."""
+    pyplot = drawing()
+    most, limit = np.abs(heat).max((1, 2)), max(float(np.abs(heat).max()), 1e-3)
+    chosen: list[int] = []
+    for s in np.argsort(-most):
+        if len(chosen) < 3 and all(abs(int(s) - c) >= max(1, len(heat) // 8) for c in chosen):
+            chosen.append(int(s))
+    figure, axes = pyplot.subplots(1, len(chosen), figsize=(2.6 * len(chosen) + 1.0, 2.9), layout="constrained", squeeze=False)
+    low, high = window or (float(v) for v in np.quantile(image, (0.01, 0.995)))
+    for axis, s in zip(axes[0], sorted(chosen), strict=True):
+        axis.imshow(image[s], cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
+        # what counts for nothing stays clear, so that the image is seen beneath
+        shown = axis.imshow(heat[s], cmap="coolwarm", vmin=-limit, vmax=limit, alpha=np.clip(np.abs(heat[s]) / limit, 0, 0.6))
+        axis.set_title(f"slice {s + 1}", fontsize=8)
+        axis.axis("off")
+    figure.colorbar(shown, ax=axes[0].tolist(), shrink=0.8).set_label(f"fall of the probability of\n{name} when hidden", fontsize=8)
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
 
 
 def layers(masks: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""k-space: centred transforms, coil sensitivities, and gridding for radial and spiral trajectories (Kaiser-Bessel, Jackson 1991)."""
+"""k-space read: coil sensitivities, compressed sensing, and gridding for radial and spiral trajectories (Kaiser-Bessel, Jackson 1991)."""
 from functools import cached_property
 
 import numpy as np
@@ -6,28 +6,19 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import i0
 
+from data.kspace import fft2c, ifft2c
+
 Complex = NDArray[np.complexfloating]
 
 OVERSAMPLING, KERNEL = 2, 4                     # grid points a point of the image; width of the kernel in grid points
 BETA = np.pi * np.sqrt((KERNEL / OVERSAMPLING * (OVERSAMPLING - 0.5)) ** 2 - 0.8)       # Beatty, IEEE TMI 2005, equation 5
 
 
-def to_kspace(image: Complex) -> Complex:
-    """Centred orthonormal transform over the last two axes."""
-    axes = (-2, -1)
-    return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image, axes=axes), norm="ortho"), axes=axes)
-
-
-def to_image(kspace: Complex) -> Complex:
-    axes = (-2, -1)
-    return np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace, axes=axes), norm="ortho"), axes=axes)
-
-
 def estimate_sensitivities(kspace: Complex, centre: int = 24) -> Complex:
     """(coils, H, W) from the fully sampled middle of k-space: each coil's smooth image over their root sum of squares."""
     height, width = kspace.shape[-2:]
     taper = np.outer(*(np.exp(-(((np.arange(n) - n // 2) / (centre / 2)) ** 4)) for n in (height, width)))
-    smooth = to_image(kspace * taper)
+    smooth = ifft2c(kspace * taper)
     total = np.sqrt((np.abs(smooth) ** 2).sum(0))
     maps = smooth / np.maximum(total, 1e-12)
     return (maps * (total > 0.02 * total.max())).astype(np.complex64)
@@ -76,14 +67,14 @@ class Gridding:
         before = (self.grid - self.size) // 2
         after = self.grid - self.size - before
         padded = np.pad(image / self.fade, [(0, 0)] * (image.ndim - 2) + [(before, after)] * 2)
-        full = to_kspace(padded) * self.grid / self.size
+        full = fft2c(padded) * self.grid / self.size
         return (self.matrix @ full.reshape(-1, self.grid**2).T).T.reshape(*image.shape[:-2], -1)
 
     def adjoint(self, samples: Complex) -> Complex:
         """(..., P) -> (..., size, size)."""
         full = (self.matrix.T @ samples.reshape(-1, samples.shape[-1]).T).T.reshape(*samples.shape[:-1], self.grid, self.grid)
         start = (self.grid - self.size) // 2
-        image = to_image(full)[..., start:start + self.size, start:start + self.size]
+        image = ifft2c(full)[..., start:start + self.size, start:start + self.size]
         return image / self.fade * self.grid / self.size
 
     def density(self, rounds: int = 12) -> NDArray[np.float64]:
@@ -105,20 +96,6 @@ class Gridding:
 def bessel(offset: NDArray[np.float64]) -> NDArray[np.float64]:
     inside = 1 - (2 * offset / KERNEL) ** 2
     return np.where(inside >= 0, i0(BETA * np.sqrt(np.maximum(inside, 0))), 0.0) / i0(BETA)
-
-
-def radial(spokes: int, size: int, points: int | None = None) -> NDArray[np.float64]:
-    """(spokes * points, 2): spokes through the middle, turned by the golden angle."""
-    along = (np.arange(points or size) - (points or size) / 2) / (points or size) * size
-    angle = np.arange(spokes) * np.pi * (np.sqrt(5) - 1) / 2
-    return np.stack([along * np.cos(angle)[:, None], along * np.sin(angle)[:, None]], -1).reshape(-1, 2)
-
-
-def spiral(arms: int, size: int, turns: float, points: int) -> NDArray[np.float64]:
-    """(arms * points, 2): Archimedean arms from the middle outwards, samples at even arc length."""
-    turn = np.sqrt(np.linspace(0, 1, points))
-    angle = 2 * np.pi * (turns * turn[None] + np.arange(arms)[:, None] / arms)
-    return np.stack([turn * size / 2 * np.cos(angle), turn * size / 2 * np.sin(angle)], -1).reshape(-1, 2) * (1 - 1e-6)
 
 
 def total_variation(start: Complex, coils: Complex, kernel: NDArray[np.float32], strength: float = 2e-3, rounds: int = 40) -> Complex:

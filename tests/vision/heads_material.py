@@ -3,9 +3,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from data.kspace import fft2c, radial_trajectory, spiral_trajectory
 from vision.heads import Head
 from vision.heads.examples import Example, make_example
-from vision.kspace import to_kspace
+from vision.kspace import Gridding
 
 
 def tiny_case(head: Head, seed: int, size: int = 32, slices: int = 4) -> SimpleNamespace:
@@ -47,11 +48,9 @@ def raw_data(name: str, image: np.ndarray, coils: np.ndarray, size: int) -> dict
             mask = np.arange(size) % factor == 0
             mask[size // 2 - 4:size // 2 + 4] = True
             masks[f"mask_{factor}x"] = mask
-        return {"kspace": to_kspace(coils * image).astype(np.complex64), **masks}
-    from vision.kspace import Gridding, radial, spiral
-
-    points = radial(16, size) if name.endswith("radial") else spiral(8, size, 2, 64)
-    return {"kspace": Gridding(points, size).forward(coils * image).astype(np.complex64), "trajectory": points / size}
+        return {"kspace": fft2c(coils * image), **masks}
+    points = radial_trajectory(16, size) if name.endswith("radial") else spiral_trajectory(8, 64, turns=2)
+    return {"kspace": Gridding(points * size, size).forward(coils * image).astype(np.complex64), "trajectory": points}
 
 
 def tiny_examples(head: Head, count: int, seed: int = 0) -> list[Example]:

@@ -12,6 +12,7 @@ from vision.apply_head import HeadModel, longest_mm, measure
 from vision.heads import HEADS
 from vision.heads.infer import TILE, planes, resample, stack_neighbours, tiled, uncertainty
 from vision.heads.tasks import TASKS
+from vision.heads.unet import fused
 
 CONFIG = {"version": "x-1", "spacing_mm": [4.0, 2.0, 2.0]}
 
@@ -69,6 +70,16 @@ def test_mr_for_a_ct_head_and_other_channels_than_the_rows_are_refused():
         model("dwi_infarct").apply({"DWI": volume(), "ADC": volume((6, 20, 20), (4.0, 4.0, 4.0))})
 
 
+def test_series_of_one_shape_that_lie_apart_are_not_taken_for_one_grid():
+    """The same matrix, but 6 mm further up: outlines would lie on the wrong slice."""
+    moved = volume().affine.copy()
+    moved[2, 3] += 6
+    with pytest.raises(InputError, match=r"ADC lies up to 6 mm away from DWI"):
+        model("dwi_infarct").apply({"DWI": volume(), "ADC": volume(affine=moved)})
+    moved[2, 3] -= 5.9
+    model("dwi_infarct").apply({"DWI": volume(), "ADC": volume(affine=moved)})
+
+
 def test_an_oblique_series_is_read_in_its_own_planes_and_thick_slices_are_said_to_be_thick():
     notes = bright().apply({"FLAIR": volume(spacing=(7.0, 2.0, 2.0), orientation="oblique")}).notes
     assert any("oblique" in n for n in notes) and any("7.0 mm" in n for n in notes)
@@ -78,6 +89,21 @@ def test_tiles_give_what_the_whole_gives():
     """A net that looks at each point alone: tiles must leave no seam; one that looks around leaves none away from the edges of the tiles."""
     image = torch.rand(1, 1, TILE + 90, TILE + 30)
     torch.testing.assert_close(tiled(lambda x: x * 2 + 1, image, 16), image * 2 + 1)
+
+
+def test_a_net_with_its_norms_folded_in_answers_alike():
+    for name in ("flair_lesions", "dwi_infarct", "ad_stages"):
+        net = model(name).net
+        for module in net.modules():
+            if hasattr(module, "running_var"):
+                module.running_mean.normal_(0, 0.2)
+                module.running_var.uniform_(0.3, 3)
+        image = torch.rand(2, 4, 1, 32, 32) if name == "ad_stages" else torch.rand(2, net.down.config.channels_in if name[0] == "f" else 6, 32, 32)
+        ask = (lambda n: n(image).logits) if name == "ad_stages" else (lambda n: n(image))  # noqa: B023
+        with torch.inference_mode():
+            before, after = ask(net), ask(fused(net))
+        torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+        assert not any(isinstance(m, (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)) for m in net.modules())
 
 
 def test_planes_of_any_size_come_back_in_their_size_and_flips_make_mirror_images_alike():

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import InputError, ModelError, OutputError
+from data.errors import ImageError, InputError, ModelError, OutputError
 from data.head_images import write_nifti
-from data.model_files import load_model
+from data.model_files import load_model, save_model
 from tests.vision.heads_material import tiny_examples
 from vision import train_head
 from vision.checkpoints import write_whole
@@ -113,6 +113,48 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
     assert path.read_bytes() == b"whole" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_disk_that_fills_while_training_leaves_a_checkpoint_that_goes_on_to_the_same_end(tmp_path):
+    """The disk is full from the second epoch on: coded error, the first epoch's checkpoint whole, --resume ends as if nothing had happened."""
+    examples = material("ad_volumes")
+    main("ad_volumes", out=tmp_path / "whole", examples=examples, epochs=3)
+
+    def fill_up(step, of, **figures):
+        if "loss" in figures:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
+
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            main("ad_volumes", out=tmp_path / "cut", examples=examples, epochs=3, report=fill_up)
+        except OutputError as error:
+            os._exit(0 if "make room" in str(error) and "--resume" in str(error) else 2)
+        except BaseException:
+            os._exit(3)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert [p.name for p in (tmp_path / "cut").iterdir()] == ["checkpoint.safetensors"]
+    main("ad_volumes", out=tmp_path / "cut", examples=examples, epochs=3, resume=True)
+    assert (tmp_path / "cut/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+
+
+def test_a_disk_full_at_the_end_of_a_training_leaves_the_model_that_was_there(tmp_path):
+    main("ad_volumes", out=tmp_path, examples=material("ad_volumes"), epochs=1)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))
+        try:
+            save_model(tmp_path, {"w": np.ones(4_000, np.float32)}, {"version": "new"}, {})
+        except OSError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    load_head(HEADS["ad_volumes"], tmp_path)
+
+
 def test_a_checkpoint_of_another_head_is_a_coded_error(tmp_path):
     with pytest.raises(Stopped):
         main("ad_volumes", out=tmp_path, examples=material("ad_volumes"), epochs=3, report=stop_after(1))
@@ -140,21 +182,77 @@ def test_simulated_cases_are_made_once_and_the_evaluation_stands_beside_its_floo
     assert (tmp_path / "card.md").exists() and (tmp_path / "examples.png").exists() and (tmp_path / "training.png").exists()
 
 
+def own_patient(place, seed, lesion=True):
+    place.mkdir(parents=True)
+    mask = np.zeros((3, 32, 32), np.float32)
+    mask[:, 10:16, 10:16] = lesion
+    write_nifti(place / "FLAIR.nii.gz", (1 + mask + 0.1 * np.random.default_rng(seed).normal(size=mask.shape)).astype(np.float32), None)
+    write_nifti(place / "lesion.nii.gz", mask, None)
+
+
+def gathered(folder, name="flair_lesions"):
+    return train_head.gather(HEADS[name], folder, folder, 80, 0, None, 1, lambda *a, **k: None)
+
+
 def test_own_patients_take_the_place_of_simulated_ones_and_none_is_in_two_splits(tmp_path):
-    rng = np.random.default_rng(0)
     for i in range(8):
-        place = tmp_path / "own" / f"p{i}"
-        place.mkdir(parents=True)
-        lesion = np.zeros((3, 32, 32), np.float32)
-        lesion[1, 10:16, 10:16] = 1
-        write_nifti(place / "FLAIR.nii.gz", (1 + lesion + 0.1 * rng.normal(size=lesion.shape)).astype(np.float32), None)
-        write_nifti(place / "lesion.nii.gz", lesion, None)
-    examples = train_head.gather(HEADS["flair_lesions"], tmp_path, tmp_path, 80, 0, None, 1, lambda *a, **k: None)
+        own_patient(tmp_path / "own" / f"p{i}", i)
+    examples = gathered(tmp_path)
     names = [e.facts["patient"] for split in ("train", "validation", "test") for e in examples[split]]
     assert sorted(names) == [f"p{i}" for i in range(8)]
     (tmp_path / "own/p3/lesion.nii.gz").unlink()
     with pytest.raises(InputError, match=r"p3 has no lesion"):
-        train_head.gather(HEADS["flair_lesions"], tmp_path, tmp_path, 80, 0, None, 1, lambda *a, **k: None)
+        gathered(tmp_path)
+
+
+def test_sixteen_own_patients_train_a_head_and_their_masks_may_be_empty_but_not_all(tmp_path):
+    for i in range(16):
+        own_patient(tmp_path / "own" / f"p{i:02d}", i, lesion=i % 3 > 0)
+    main("flair_lesions", data=tmp_path, out=tmp_path / "out", epochs=1)
+    card = json.loads((tmp_path / "out/card.json").read_text())
+    assert card["trained_on"] == {"train": 10, "validation": 2} and card["recipe"] == "own patients"
+    figures = evaluate("flair_lesions", data=tmp_path, out=tmp_path / "out")
+    assert figures["own patients held out"]["cases"] == 4
+    for i in range(16):
+        write_nifti(tmp_path / "own" / f"p{i:02d}" / "lesion.nii.gz", np.zeros((3, 32, 32), np.float32), None)
+    with pytest.raises(InputError, match="lesion is empty in all 10 patients"):
+        gathered(tmp_path)
+
+
+def test_too_few_own_patients_and_files_that_cannot_be_read_are_refused_by_name(tmp_path):
+    for i in range(3):
+        own_patient(tmp_path / "own" / f"p{i}", i)
+    with pytest.raises(InputError, match="3 patients are given for flair_lesions, expected 8"):
+        gathered(tmp_path)
+    for words, raw in (("no JSON object", "{"), ("no JSON object", "[1]"), ("category in p1/patient.json is 'tumour'", '{"category": "tumour"}'),
+                       ("category in p1/patient.json is 4", '{"category": 4}')):
+        (tmp_path / "own/p1/patient.json").write_text(raw)
+        with pytest.raises(InputError, match=words):
+            gathered(tmp_path)
+    (tmp_path / "own/p1/patient.json").unlink()
+    write_nifti(tmp_path / "own/p2/FLAIR.nii.gz", np.full((3, 32, 32), np.nan, np.float32), None)
+    with pytest.raises(ImageError, match=r"FLAIR.nii.gz holds values that are no numbers"):
+        gathered(tmp_path)
+
+
+def test_a_class_may_be_named_and_classes_that_exclude_each_other_come_as_one_mask_each(tmp_path):
+    head = HEADS["structures"]
+    for i in range(8):
+        place = tmp_path / "own" / f"p{i}"
+        place.mkdir(parents=True)
+        write_nifti(place / "IMAGE.nii.gz", np.random.default_rng(i).uniform(1, 2, (2, 16, 16)).astype(np.float32), None)
+        for k, name in enumerate(head.outputs):
+            mask = np.zeros((2, 16, 16), np.float32)
+            mask[:, k] = 1
+            write_nifti(place / f"{name}.nii.gz", mask, None)
+    codes = gathered(tmp_path, "structures")["train"][0]["targets"]
+    assert codes.shape == (1, 2, 16, 16) and codes[0, 0, :, 0].tolist()[:len(head.outputs) + 1] == [*range(1, len(head.outputs) + 1), 0]
+    for i in range(8):
+        place = tmp_path / "named/own" / f"p{i}"
+        place.mkdir(parents=True)
+        write_nifti(place / "T1.nii.gz", np.random.default_rng(i).uniform(1, 2, (2, 16, 16)).astype(np.float32), None)
+        (place / "patient.json").write_text('{"category": "manifest"}')
+    assert {e.facts["category"] for e in gathered(tmp_path / "named", "huntington_pattern")["train"]} == {2}
 
 
 def test_too_few_cases_and_rows_without_training_are_refused(tmp_path):
@@ -164,16 +262,58 @@ def test_too_few_cases_and_rows_without_training_are_refused(tmp_path):
         main("ct_haemorrhage", out=tmp_path)
 
 
+TWO = """
+import sys, torch
+from pathlib import Path
+from tests.vision.heads_material import tiny_examples
+from vision import train_head
+from vision.heads import HEADS
+from vision.heads.tasks import TASKS
+from vision.heads.unet import UNet, UNetConfig
+
+torch.set_num_threads(1)
+train_head.EPOCH = 2
+rank, world = train_head.distributed()
+assert world == 2
+head, task = HEADS["ad_volumes"], TASKS["volumes"]
+
+
+def taught(batch, processes):
+    torch.manual_seed(0)
+    net = task.build(head).eval()               # without dropout: what is compared is the gradient
+    train_head.step(net, torch.optim.SGD(net.parameters(), 1.0), task.loss(head, net, batch), processes)
+    return net.state_dict()
+
+
+generator = torch.Generator().manual_seed(1)
+whole = {"values": torch.randn(8, 20, generator=generator), "labels": torch.randint(4, (8,), generator=generator)}
+own = {name: values[4 * rank:4 * rank + 4] for name, values in whole.items()}
+alone, both = taught(whole, 1), taught(own, 2)
+assert all(torch.allclose(alone[name], both[name], atol=1e-6) for name in alone), "another step than of the whole batch"
+assert any(not torch.allclose(alone[name], taught(own, 1)[name], atol=1e-6) for name in alone), "the halves are alike: nothing is tested"
+
+net = UNet(UNetConfig(1, 1, width=4, stages=2))
+net(torch.full((2, 1, 8, 8), float(rank)) + torch.randn(2, 1, 8, 8))
+train_head.share_buffers(net, world)
+mine = torch.cat([b.flatten() for b in net.buffers() if b.is_floating_point()])
+theirs = mine.clone()
+torch.distributed.broadcast(theirs, 0)
+assert torch.equal(mine, theirs), "each process keeps norms of its own"
+
+figures = train_head.main("ad_volumes", out=Path(sys.argv[1]), size=8, minutes=0.02)
+assert bool(figures) == (rank == 0)
+"""
+
+
 def test_two_processes_under_torchrun_train_one_net(tmp_path):
-    code = ("import sys; from pathlib import Path; from vision import train_head; train_head.EPOCH = 2\n"
-            "from tests.vision.heads_material import tiny_examples; from vision.heads import HEADS\n"
-            "e = {s: tiny_examples(HEADS['ad_volumes'], 4) for s in ('train', 'validation')}\n"
-            "train_head.main('ad_volumes', out=Path(sys.argv[1]), examples=e, epochs=1)\n")
-    (tmp_path / "run.py").write_text(code)
+    """A step is that of the whole batch, norms are shared, the first process makes the cases, all stop by its clock, one writes."""
+    (tmp_path / "run.py").write_text(TWO)
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "run.py"),
-                           str(tmp_path / "out")], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+                           str(tmp_path / "out")], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                          capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
     load_head(HEADS["ad_volumes"], tmp_path / "out")
+    assert len(list((tmp_path / "out/cases").iterdir())) == split_counts(8)["train"] + split_counts(8)["validation"]
 
 
 def clinical_set(folder, patients=16):

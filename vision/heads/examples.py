@@ -66,7 +66,7 @@ def make_example(head: Head, case: Any, patient: str) -> Example:
             table = np.asarray(case.truth["gradients"], np.float32)
             arrays |= {"gradients": table[:, :3], "b_s_mm2": table[:, 3]}
     elif head.exclusive:
-        arrays["targets"] = case.structures[None].astype(np.uint8)
+        arrays["targets"] = codes_of(head, case)[None]
     elif head.task in ("outline", "detect"):
         arrays["targets"] = np.stack([case.masks[name] for name in head.outputs]).astype(np.uint8)
         for name, mask in case.masks.items():
@@ -84,6 +84,16 @@ def tissue_of(case: Any) -> NDArray[np.uint8]:
     for mask in case.masks.values():
         tissue[mask > 0] = len(STRUCTURES)
     return tissue
+
+
+def codes_of(head: Head, case: Any) -> NDArray[np.uint8]:
+    """Classes that exclude each other as codes, 0 for none; from masks where a department gives one a class, the later one on top."""
+    if case.structures is not None:
+        return case.structures.astype(np.uint8)
+    codes = np.zeros(next(iter(case.masks.values())).shape, np.uint8)
+    for k, name in enumerate(head.outputs, 1):
+        codes[case.masks[name] > 0] = k
+    return codes
 
 
 def inside_of(head: Head, case: Any) -> NDArray[np.uint8]:

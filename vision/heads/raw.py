@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import InputError
-from vision.kspace import Complex, Gridding, cartesian_kernel, estimate_sensitivities, to_image, to_kspace
+from data.kspace import fft2c, ifft2c
+from vision.kspace import Complex, Gridding, cartesian_kernel, estimate_sensitivities
 
 COILS = 4           # virtual coils kept: most of the signal, at half of the work
 CENTRE = 16         # lines in the middle that every mask keeps
@@ -42,7 +43,7 @@ def from_lines(kspace: Complex, masks: list[NDArray[np.bool_]]) -> tuple[Complex
     """Cartesian: (coils, S, H, W) and the lines (H,) that each undersampling keeps."""
     coils = np.stack([estimate_sensitivities(kspace[:, s] * masks[-1][:, None], CENTRE) for s in range(kspace.shape[1])], 1)
     full = [np.broadcast_to(mask[:, None], kspace.shape[-2:]) for mask in masks]
-    starts = np.stack([(to_image(kspace * mask) * coils.conj()).sum(0) for mask in full])
+    starts = np.stack([(ifft2c(kspace * mask) * coils.conj()).sum(0) for mask in full])
     return starts, coils, np.stack([cartesian_kernel(mask) for mask in full])
 
 
@@ -50,7 +51,7 @@ def from_trajectory(samples: Complex, trajectory: NDArray[np.float64], size: int
     """Radial, spiral: (coils, S, P) at (P, 2) cycles a pixel."""
     gridding, weights, kernel = gridding_of(trajectory.astype(np.float64).tobytes(), size)
     images = gridding.adjoint(samples * weights)
-    coils = np.stack([estimate_sensitivities(to_kspace(images[:, s]), CENTRE) for s in range(images.shape[1])], 1)
+    coils = np.stack([estimate_sensitivities(fft2c(images[:, s]), CENTRE) for s in range(images.shape[1])], 1)
     return (images * coils.conj()).sum(0)[None], coils, kernel[None]
 
 
