@@ -141,7 +141,7 @@ class OrderSteps:
                 best = f"{suggestion.ranked[0].protocol} {suggestion.disposition}" if suggestion and suggestion.ranked else reason
                 log.info("order %s version %d: %s %s", id, version, values["state"], best)
                 if suggestion is not None:
-                    post(tx, self.settings, key, "order update", raw, order_id=id)
+                    post(tx, self.settings, key, "order update", raw, patient_id=row["patient_id"], order_id=id)
 
     def _try_to_suggest(self, order: Order) -> tuple[Suggestion | None, str]:
         """A failing model never stops an order: it goes on to a person, with a code for the reason."""
@@ -184,7 +184,7 @@ class OrderSteps:
                     continue            # something else happened to the order while the message was built
                 tx.add("order_events", key=key, order_id=row["id"], time=now(), what=action, user=user, detail=decision)
                 tx.audit(user, action, "order", row["id"])
-                post(tx, self.settings, key, "order update", raw, order_id=row["id"])
+                post(tx, self.settings, key, "order update", raw, patient_id=row["patient_id"], order_id=row["id"])
             return self.order(row["id"])
         raise StateError("the order is changing just now; look at it again")
 
@@ -419,6 +419,7 @@ def refresh(tx: Tx, root: str) -> None:
         if id != root:
             for study in tx.find("studies", patient_id=id):
                 tx.change("studies", {"id": study["id"]}, patient_id=root, patient={**study["patient"], "id": root})
+            tx.change("outbox", {"patient_id": id, "state": "queued"}, patient_id=root)     # it stays in order with what follows
 
 
 def steps_of(tx: Tx, order_id: str) -> set[str]:

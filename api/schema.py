@@ -238,7 +238,7 @@ outbox = Table(
     Column("draft_id", Text),
     Column("control_id", Text, nullable=False),
     Column("raw", LargeBinary),
-    Column("state", Text, nullable=False),                  # queued, sent, failed
+    Column("state", Text, nullable=False),                  # queued, sent, failed, superseded
     Column("reason", Words, nullable=False, server_default=""),
     Column("ack", LargeBinary),
     Column("created", Text, nullable=False),

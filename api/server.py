@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import astuple
 from pathlib import Path
 
 import uvicorn
@@ -115,7 +116,7 @@ def settings_line(settings: Settings) -> str:
     """What the worker child needs beyond HOME/settings.toml, as JSON."""
     return json.dumps({"db": settings.db, "device": settings.device, "quiet_period_s": settings.quiet_period_s,
                        "automation": settings.automation,
-                       "outbox": [[d.name, d.host, d.port] for d in settings.outbox]})
+                       "outbox": [list(astuple(d)) for d in settings.outbox]})
 
 
 def require_free(name: str, host: str, port: int) -> None:

@@ -19,6 +19,10 @@ class Destination:
     name: str
     host: str
     port: int
+    tls: bool = False
+    tls_authority: str = ""                     # PEM files: whose certificates are trusted, else the system's; and our own
+    tls_certificate: str = ""
+    tls_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,7 +217,7 @@ def peers(value: Any) -> tuple[str, ...]:
 
 
 def destinations(value: Any) -> tuple[Destination, ...]:
-    """Destination objects, {name, host, port} tables, or NAME=HOST:PORT,... as text."""
+    """Destination objects, {name, host, port, tls, tls_authority, tls_certificate, tls_key} tables, or NAME=HOST:PORT,... as text."""
     rows = []
     for row in (filter(None, value.split(",")) if isinstance(value, str) else value):
         if isinstance(row, str):
@@ -221,7 +225,10 @@ def destinations(value: Any) -> tuple[Destination, ...]:
             host, _, number = rest.rpartition(":")
             row = {"name": name, "host": host, "port": number}
         if not isinstance(row, Destination):
-            row = Destination(words(row["name"]), words(row["host"]), port(row["port"]))
+            if set(row) - {f.name for f in fields(Destination)}:
+                raise ValueError
+            files = {name: words(row.get(name, "")) for name in ("tls_authority", "tls_certificate", "tls_key")}
+            row = Destination(words(row["name"]), words(row["host"]), port(row["port"]), switch(row.get("tls", False)), **files)
         if not row.name or not row.host:
             raise ValueError
         rows.append(row)
@@ -368,7 +375,8 @@ CURES = {
     mllp_listeners: "write [[mllp_listeners]] tables in HOME/settings.toml with name and port, and where wanted host, peers, tls_certificate, "
                     "tls_key, tls_authority, connections_max, idle_s, half_frame_s, time_zone, charset; each name and port once, none called main",
     time_zone: "write a zone of the IANA list, Europe/Berlin", charset: "write a character set of HL7 table 0211, 8859/1 or UNICODE UTF-8",
-    destinations: "write tables {name, host, port} with different names, or NAME=HOST:PORT in the environment",
+    destinations: "write tables {name, host, port} with different names, where wanted tls = true, tls_authority, "
+                  "tls_certificate, tls_key; or NAME=HOST:PORT in the environment",
     public_address: "write https://HOST", origins: "write a list of origins, [\"https://ehr.hospital\"]",
     cds_clients: "write tables {issuer, jwks}, jwks an https URL or a file; ISSUER=JWKS in the environment",
     fhir_servers: "write tables {url}, or {url, client_id, key, token_url}; https, or http on this machine",

@@ -39,11 +39,10 @@ GIVEN_UP = {
     "message": ("messages", "message_id", "failed"),
     "suggest": ("orders", "order_id", "no-suggestion"),
     "draft": ("studies", "study_id", "no-draft"),
-    "send": ("outbox", "outbox_id", "failed"),
     "send-dicom": ("outbox", "outbox_id", "failed"),
 }
 # states that a given-up job may still overwrite; a cancelled order stays cancelled
-WAITING = {"message": ("received",), "suggest": ("new",), "draft": ("complete",), "send": ("queued",), "send-dicom": ("queued",)}
+WAITING = {"message": ("received",), "suggest": ("new",), "draft": ("complete",), "send-dicom": ("queued",)}
 
 
 class Fenced(Exception):
@@ -133,6 +132,19 @@ class Tx:
         fresh = {name: values[name] for name in ("payload", "state", "not_before", "updated")}
         self.connection.execute(insert.on_conflict_do_update(index_elements=["key"], set_={**fresh, "tries": 0, "lost": 0, "reason": ""})
                                 if rearm else insert.on_conflict_do_nothing())
+        self.enqueued = True
+
+    def rouse(self, kind: str, key: str, payload: dict[str, Any]) -> None:
+        """Let a job run that stands for a queue: at rest it is due now, waiting it waits on, under way it looks again before it ends.
+
+        The row is written in each case, so that a job that is just ending comes before or after this transaction and not beside it.
+        """
+        jobs = TABLES["jobs"]
+        values = {"kind": kind, "key": key, "payload": payload, "state": "queued", "not_before": now(), "updated": now()}
+        resting = jobs.c.state.in_(("done", "dead"))
+        changes = {"state": sa.case((resting, "queued"), else_=jobs.c.state), "tries": 0, "lost": 0, "updated": now(),
+                   "not_before": sa.case((resting, now()), else_=jobs.c.not_before)}
+        self.connection.execute(self.insertion("jobs").values(values).on_conflict_do_update(index_elements=["key"], set_=changes))
         self.enqueued = True
 
     def audit(self, user: str, action: str, kind: str, id: str) -> None:
@@ -388,11 +400,11 @@ class Store:
         return [{**row, "id": str(row["id"])} for row in rows]
 
     def mark_outbox(self, id: str, state: str, reason: str = "", ack: bytes | None = None, tx: Tx | None = None) -> None:
-        """state: queued, sent or failed; with `tx` from store.effect(job), together with the job's end."""
+        """state: queued, sent, failed or superseded; with `tx` from store.effect(job), together with the job's end."""
         if tx is None:
             with self.write() as tx:
                 return self.mark_outbox(id, state, reason, ack, tx)
-        assert state in ("queued", "sent", "failed"), state
+        assert state in ("queued", "sent", "failed", "superseded"), state
         tx.change("outbox", {"id": int(id)}, state=state, reason=reason, ack=ack, updated=now())
 
     # -- people, keys, audit -----------------------------------------------------------------------------------------

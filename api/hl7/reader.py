@@ -185,17 +185,20 @@ def unescape(value: str, separators: str) -> str:
 
 
 def escape_text(text: str, separators: str = "|^~\\&") -> str:
-    """Text that decodes back to itself inside a field: delimiters, line breaks and control characters."""
+    """Text that decodes back to itself inside a field: delimiters, line breaks, control characters and Unicode's own line ends."""
     field_, component, repetition, mark, subcomponent = separators
     names = {mark: "E", field_: "F", component: "S", repetition: "R", subcomponent: "T"}
     said = []
-    for letter in text.replace("\r\n", "\n").replace("\r", "\n"):
+    for letter in text:
         if letter in names:
             said.append(f"{mark}{names[letter]}{mark}")
         elif letter == "\n":
             said.append(f"{mark}.br{mark}")
-        elif ord(letter) < 32:
-            said.append(f"{mark}X{ord(letter):02X}{mark}")
+        elif ord(letter) < 32 or letter in LINE_ENDS:
+            said.append(f"{mark}X{letter.encode().hex().upper()}{mark}")
         else:
             said.append(letter)
     return "".join(said)
+
+
+LINE_ENDS = "\x7f\x85\u2028\u2029"

@@ -24,8 +24,10 @@ PERMUTATIONS = int(os.environ.get("WETREAD_PERMUTATIONS", "40"))
 def order(control, placer, at, text="", *, filler="", status="", patient="X1", name="Muster^Erika", note="", accession="", transaction="", second=""):
     orc = f"ORC|{control}|{placer}|{filler}||{status}||||{transaction}"
     obr = f"OBR|1|{placer}|{filler}|CT1^CT HEAD^L||||||||||||||{accession}|||||||||||||^{text}"
-    return "\r".join([f"MSH|^~\\&|RIS|HOSP|WETREAD|RAD|{at}||ORM^O01^ORM_O01|%s|P|2.5.1", f"PID|1||{patient}^^^HOSP^MR||{name}||19600101|F",
-                      orc, *([obr] if text or accession or control == "NW" else []), *([f"NTE|1||{note}"] if note else []), *([second] if second else [])])
+    lines = [f"MSH|^~\\&|RIS|HOSP|WETREAD|RAD|{at}||ORM^O01^ORM_O01|%s|P|2.5.1", f"PID|1||{patient}^^^HOSP^MR||{name}||19600101|F", orc]
+    if text or accession or control == "NW":
+        lines.append(obr)
+    return "\r".join([*lines, *([f"NTE|1||{note}"] if note else []), *([second] if second else [])])
 
 
 def adt(event, patient, at, prior="", name="", born=""):
@@ -162,7 +164,8 @@ def test_a_transaction_time_without_an_hour_is_not_believed(sqlite_template):
 
 
 def test_a_number_told_later_joins_what_came_apart(sqlite_template):
-    apart = [order("CA", "", "20261124090000", filler="F1"), order("XO", "P1", "20261124083000", "other"), order("NW", "P1", "20261124080000", "a", filler="F1")]
+    apart = [order("CA", "", "20261124090000", filler="F1"), order("XO", "P1", "20261124083000", "other"),
+             order("NW", "P1", "20261124080000", "a", filler="F1")]
     row = one(sqlite_template, *apart)
     assert (row[0], row[3]["placer_number"], row[3]["filler_number"], row[3]["text"]) == ("cancelled", "P1", "F1", "other")
 
