@@ -40,15 +40,15 @@ class OrderSteps:
         from api.hl7.reader import read_message
 
         row = self.store.message(job.payload["message_id"])
+        site = self.settings.site(row["listener"])
         try:
-            message = read_message(row["raw"])
+            message = read_message(row["raw"], site.charset)
             handler = HANDLERS.get(message.kind)
             records = handler(message) if handler else ()
         except WetreadError as error:       # another try reads the same bytes
             with self.store.effect(job) as tx:
                 self.store.mark_message(row["id"], "failed", str(error), tx)
             return
-        site = self.settings.site(row["listener"])
         sent = event_time(message.get("MSH-7"), row["received"], site.time_zone)
         with self.store.effect(job) as tx:
             seen: dict[str, int] = {}

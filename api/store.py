@@ -236,7 +236,7 @@ class Store:
     # -- messages ----------------------------------------------------------------------------------------------------
 
     def put_message(self, raw: bytes, sender: str, control_id: str, kind: str, peer: str, job: bool, ack: bytes | None = None,
-                    state: str = "", reason: str = "", *, done: Callable[[Kept | StoreError], None]) -> None:
+                    state: str = "", reason: str = "", listener: str = "", *, done: Callable[[Kept | StoreError], None]) -> None:
         """Keep a message, with its answer and its job; `done` is called in this event loop once it is durable, or could not be kept.
 
         The same sender, control id and bytes come back as a duplicate with the answer of the first time.
@@ -244,10 +244,10 @@ class Store:
         """
         digest = hashlib.sha256(raw).hexdigest()
         self._writer.put(Item((clean(sender), clean(control_id), digest, clean(kind), clean(peer), now(), raw, ack,
-                               state or ("received" if job else "unused"), clean(reason)), job, asyncio.get_running_loop(), done))
+                               state or ("received" if job else "unused"), clean(reason), listener), job, asyncio.get_running_loop(), done))
 
     async def keep_message(self, raw: bytes, sender: str, control_id: str, kind: str, peer: str, job: bool, ack: bytes | None = None,
-                           state: str = "", reason: str = "") -> Kept:
+                           state: str = "", reason: str = "", listener: str = "") -> Kept:
         """put_message to be awaited; raises StoreError when the message could not be kept."""
         future: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
 
@@ -255,7 +255,7 @@ class Store:
             if not future.done():       # else its task was cancelled; the message is kept all the same
                 future.set_exception(kept) if isinstance(kept, StoreError) else future.set_result(kept)
 
-        self.put_message(raw, sender, control_id, kind, peer, job, ack, state, reason, done=done)
+        self.put_message(raw, sender, control_id, kind, peer, job, ack, state, reason, listener, done=done)
         return await future
 
     def message(self, id: str) -> dict[str, Any]:
@@ -267,7 +267,7 @@ class Store:
 
     def messages(self, state: str | None = None, limit: int = 200, offset: int = 0) -> list[dict[str, Any]]:
         """Newest first, without their bytes."""
-        columns = ("id", "sender", "control_id", "kind", "peer", "received", "state", "reason", "conflict")
+        columns = ("id", "sender", "control_id", "kind", "peer", "received", "state", "reason", "conflict", "listener")
         with self.read() as tx:
             rows = tx.find("messages", order=["-id"], limit=limit, offset=offset, columns=columns, **({"state": state} if state else {}))
         return [{**row, "id": str(row["id"])} for row in rows]
@@ -466,15 +466,15 @@ class Store:
 
 @dataclass(frozen=True)
 class Item:
-    values: tuple[Any, ...]     # sender, control_id, sha256, kind, peer, received, raw, ack, state, reason
+    values: tuple[Any, ...]     # sender, control_id, sha256, kind, peer, received, raw, ack, state, reason, listener
     job: bool
     loop: asyncio.AbstractEventLoop
     done: Callable[[Kept | StoreError], None]
 
 
 # written out because this is the one hot path: three statements a batch, whatever its size
-KEEP = """INSERT INTO messages (id, sender, control_id, sha256, kind, peer, received, raw, ack, state, reason, conflict)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM messages WHERE sender = ? AND control_id = ?))
+KEEP = """INSERT INTO messages (id, sender, control_id, sha256, kind, peer, received, raw, ack, state, reason, listener, conflict)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM messages WHERE sender = ? AND control_id = ?))
 ON CONFLICT (sender, control_id, sha256) DO NOTHING"""
 KEEP_JOB = """INSERT INTO jobs (kind, key, payload, state, not_before, updated) VALUES ('message', ?, ?, 'queued', ?, ?)
 ON CONFLICT (key) DO NOTHING"""

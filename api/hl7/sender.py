@@ -11,12 +11,12 @@ import threading
 import time
 from typing import Any
 
-from api.dicom.nodes import below
 from api.hl7.reader import read_message
+from api.hl7.tls import client_tls
 from api.jobs import Later
 from api.settings import Destination, Settings
 from api.store import Job, Store, later, now
-from data.errors import InputError, MessageError
+from data.errors import MessageError
 
 log = logging.getLogger("wetread.outbox")
 
@@ -100,7 +100,7 @@ class Connection:
 class Sender:
     def __init__(self, store: Store, settings: Settings, answer_s: float = ANSWER_S, backoff_s: float = BACKOFF_S) -> None:
         self.store, self.backoff_s = store, backoff_s
-        self._lines = {row.name: Connection(row, client_tls(settings, row), answer_s) for row in settings.outbox}
+        self._lines = {row.name: Connection(row, client_tls(settings.home, row), answer_s) for row in settings.outbox}
 
     def send_queue(self, job: Job) -> None:
         """Job "send": send what is due for one destination, and be due again while anything is queued."""
@@ -253,21 +253,3 @@ def seconds_until(time_: str) -> float:
     from datetime import UTC, datetime
 
     return max(0.0, (datetime.fromisoformat(time_) - datetime.now(UTC)).total_seconds()) if time_ else 0.0
-
-
-def client_tls(settings: Settings, destination: Destination) -> ssl.SSLContext | None:
-    """TLS for our calls: the receiver's certificate and host name are checked, ours is shown when there is one."""
-    if not destination.tls:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        if destination.tls_authority:
-            context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(below(settings, destination.tls_authority)))
-        if destination.tls_certificate:
-            context.load_cert_chain(below(settings, destination.tls_certificate),
-                                    below(settings, destination.tls_key) if destination.tls_key else None)
-    except (OSError, ssl.SSLError) as error:
-        raise InputError(f"the TLS files of outbox destination {destination.name} cannot be used ({type(error).__name__}); "
-                         "name PEM files that this user can read, the key one that fits") from None
-    return context
