@@ -1,6 +1,6 @@
 """`python -m api.bench_mllp FOLDER`: durable accept of our MLLP listener beside reference servers, in turns on the same machine.
 
-FOLDER holds mllp_servers.py (modes sqlite_group and sqlite_full) and mllp_load.py. Each round runs the reference and ours one after the other; what is
+FOLDER holds mllp_servers.py (modes sqlite_group, sqlite_full) and mllp_load.py. Each round runs the reference and ours one after the other; what is
 said are medians over the rounds and the median of the rounds' ratios, so that a busy machine slows both.
 """
 import argparse

@@ -1,6 +1,5 @@
 """The connections page and `wetread replay`: what failed is seen, and sent or applied once more."""
 import json
-import subprocess
 import sys
 
 import pytest
@@ -79,16 +78,21 @@ def test_the_page_shows_the_outage_and_replays(desk):
         assert web.post("/v1/connections/replay/outbox/99").status_code == 404
 
 
-def test_the_command_lists_and_replays_and_names_what_it_cannot(desk, tmp_path):
+def test_the_command_lists_and_replays_and_names_what_it_cannot(desk, tmp_path, monkeypatch, capsys):
+    from api.cli import main
+
     id = put(desk, "W1")
 
     def replay(*words):
-        return subprocess.run([sys.executable, "-m", "api.cli", "replay", *words, "--home", str(tmp_path)], capture_output=True, text=True,
-                              timeout=120)
+        monkeypatch.setattr(sys, "argv", ["wetread", "replay", *words, "--home", str(tmp_path)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
 
-    listed = replay()
-    assert json.loads(listed.stdout)["control_id"] == "W1" and listed.returncode == 0
-    done = replay("outbox", id, "99")
-    assert f"outbox {id} is queued again" in done.stdout and "E110" in done.stderr and done.returncode == 1
+    code, listed, _ = replay()
+    assert json.loads(listed)["control_id"] == "W1" and code == 0
+    code, out, error = replay("outbox", id, "99")
+    assert f"outbox {id} is queued again" in out and "E110" in error and code == 1
     assert states(desk) == {"W1": "queued"}
-    assert replay("outbox").returncode == 2 and replay("letters", "1").returncode == 2
+    assert replay("outbox")[0] == replay("letters", "1")[0] == 2
