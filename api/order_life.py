@@ -8,7 +8,7 @@ from typing import Any
 
 from data.records import Facts, Order, OrderEvent, Patient, as_json
 
-Known = dict[str, Any]      # name -> [stamp, value]; "notes" is a table stamp -> text
+Known = dict[str, Any]      # name -> [stamp, value]; "notes" is a table text -> stamp
 
 # of two events at one time the later in an order's life wins: a cancel cannot come before its order
 RANKS = {"new": 0, "change": 1, "status": 1, "hold": 1, "release": 1, "cancel": 2}
@@ -26,6 +26,7 @@ SAID_BY_STATUS: dict[str, dict[str, Any]] = {
 }
 NUMBERS = ("placer_number", "filler_number", "accession_number", "study_instance_uid", "requested_procedure_id")
 APART = ("id", "text", "control", "patient", "facts", "priority", "status", "event_time", "asks", *NUMBERS)
+NOTES_MAX = 50              # the newest; the same words again are one note
 STRONG, WEAK = "1", "0"     # before the time in a stamp: what a cancel says of the content only fills what nothing else said
 
 
@@ -55,7 +56,7 @@ def known_from(order: Order, when: str, sent: str, number: int) -> Known:
         if order.control == "cancel" or getattr(order, "asks", True):
             known["text"] = [content, order.text]
         else:
-            known["notes"] = {content: order.text}
+            known["notes"] = {order.text: content}
     status = order.status if isinstance(order, OrderEvent) else ""
     life = {**SAID_BY_CONTROL[order.control], **(SAID_BY_STATUS.get(status, {}) if order.control != "cancel" else {})}
     known |= {name: [STRONG + stamp, value] for name, value in life.items()}
@@ -74,13 +75,15 @@ def known_of_row(row: dict[str, Any]) -> Known:
 
 
 def join(one: Known, other: Known) -> Known:
-    """The newer statement of each thing; every note."""
+    """The newer statement of each thing, and the notes that came after the newest question."""
     joined = {**one}
     for name, statement in other.items():
-        if name == "notes":
-            joined[name] = {**one.get(name, {}), **statement}
-        elif name not in one or newer(statement, one[name]):
+        if name != "notes" and (name not in one or newer(statement, one[name])):
             joined[name] = statement
+    notes = [(stamp, text) for known in (one, other) for text, stamp in known.get("notes", {}).items() if stamp > joined.get("text", [""])[0]]
+    joined.pop("notes", None)
+    if notes:
+        joined["notes"] = {text: stamp for stamp, text in sorted(notes)[-NOTES_MAX:]}
     return joined
 
 
@@ -110,7 +113,7 @@ def text_of(known: Known) -> str:
     """The newest question, then the notes that came after it."""
     stamp, text = known.get("text", ["", ""])
     lines = text.split("\n") if text else []
-    for at, note in sorted(known.get("notes", {}).items()):
+    for at, note in sorted((at, note) for note, at in known.get("notes", {}).items()):
         if at > stamp:
             lines += [line for line in note.split("\n") if line not in lines]
     return "\n".join(lines)

@@ -44,5 +44,5 @@ def post(tx: Tx, settings: Settings, key: str, kind: str, raw: bytes | Exception
 
 
 def rouse(tx: Tx, destination: str) -> None:
-    """Let the destination's queue be sent; its one job may be at rest, waiting or under way."""
-    tx.rouse("send", f"send:{destination}", {"destination": destination})
+    """Let the destination's queue be sent; its one job may be at rest, waiting or under way. During an outage it waits on."""
+    tx.rouse("send", f"send:{destination}", {"destination": destination}, at_once=tx.one("outages", destination=destination, ended="") is None)

@@ -134,8 +134,8 @@ class Tx:
                                 if rearm else insert.on_conflict_do_nothing())
         self.enqueued = True
 
-    def rouse(self, kind: str, key: str, payload: dict[str, Any]) -> None:
-        """Let a job run that stands for a queue: at rest it is due now, waiting it waits on, under way it looks again before it ends.
+    def rouse(self, kind: str, key: str, payload: dict[str, Any], at_once: bool = True) -> None:
+        """Let a job run that stands for a queue: at rest it is due now, waiting too if `at_once`, under way it looks again before it ends.
 
         The row is written in each case, so that a job that is just ending comes before or after this transaction and not beside it.
         """
@@ -143,7 +143,7 @@ class Tx:
         values = {"kind": kind, "key": key, "payload": payload, "state": "queued", "not_before": now(), "updated": now()}
         resting = jobs.c.state.in_(("done", "dead"))
         changes = {"state": sa.case((resting, "queued"), else_=jobs.c.state), "tries": 0, "lost": 0, "updated": now(),
-                   "not_before": sa.case((resting, now()), else_=jobs.c.not_before)}
+                   "not_before": now() if at_once else sa.case((resting, now()), else_=jobs.c.not_before)}
         self.connection.execute(self.insertion("jobs").values(values).on_conflict_do_update(index_elements=["key"], set_=changes))
         self.enqueued = True
 

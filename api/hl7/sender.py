@@ -113,9 +113,10 @@ class Sender:
             return
         end = time.monotonic() + TURN_S
         with line.lock:
-            while time.monotonic() < end and self.send_batch(name, line, end):
-                pass
-        self.rest(job, name)
+            while moved := self.send_batch(name, line, end):
+                if time.monotonic() > end:
+                    break
+        self.rest(job, name, moved)
 
     def send_batch(self, name: str, line: Connection, end: float) -> bool:
         """Send what is due of the oldest queued rows; whether any was. Raises Later when the destination does not answer."""
@@ -132,6 +133,7 @@ class Sender:
                 continue
             if reason := self.outdated(row):
                 self.mark(row, "superseded", reason)
+                moved = True
                 continue
             try:
                 code, answer = line.exchange(row["raw"], row["control_id"])
@@ -147,10 +149,10 @@ class Sender:
                     self.mark(row, "failed", f"answered {code} {REJECTED_MAX} times {why(answer)}".strip(), answer)
                 else:
                     self.wait(row, f"answered {code}")
-                if rejected >= ALL_REJECTED and not moved:
+                if rejected >= ALL_REJECTED:
                     raise self.outage(name, f"answers {code} to everything")
                 continue
-            moved = True
+            moved, rejected = True, 0
             if down:
                 self.outage_over(name)
                 down = None
@@ -161,12 +163,15 @@ class Sender:
                 self.mark(row, "failed", f"answered {code or 'no MSA-1'} {why(answer)}".strip(), answer)
         return moved
 
-    def rest(self, job: Job, name: str) -> None:
+    def rest(self, job: Job, name: str, moved: bool) -> None:
         """End the job when nothing is queued, in the transaction that sees so; else it is due again when the next message is."""
         with self.store.read() as tx:
-            queued = tx.find("outbox", destination=name, state="queued", order=["not_before"], limit=1, columns=("not_before",))
+            queued = tx.count("outbox", destination=name, state="queued")
+            # what waits for one that is tried later is due with that one
+            waiting = tx.find("outbox", destination=name, state="queued", ranges=[("not_before", ">=", now())], order=["not_before"], limit=1,
+                              columns=("not_before",))
         if queued:
-            raise Later("more is queued", seconds_until(queued[0]["not_before"]))
+            raise Later("more is queued", 0.0 if moved or not waiting else seconds_until(waiting[0]["not_before"]))
         with self.store.effect(job) as tx:
             if tx.count("outbox", destination=name, state="queued"):        # came just now
                 tx.change("jobs", {"id": int(job.id)}, state="queued", not_before=now(), lease_until=None)
@@ -185,7 +190,7 @@ class Sender:
                 return "a signed report has taken its place"
             if row["result_status"] in ("F", "C"):
                 draft = tx.one("drafts", id=row["draft_id"])
-                if draft is None or draft["status"] not in SIGNED or f"|{row['result_status']}" not in obr_25(row["raw"]):
+                if draft is None or draft["status"] not in SIGNED or obr_25(row["raw"]) != row["result_status"]:
                     return "its report is not signed"
             whose = {name: row[name] for name in ("study_id", "order_id") if row[name]}
             column = "study_id" if row["kind"] == "ORU^R01" and row["study_id"] else "order_id"
@@ -241,12 +246,15 @@ def acknowledged(answer: bytes) -> tuple[str, str]:
 
 def why(answer: bytes) -> str:
     """The receiver's own words, kept with the message and never logged."""
-    message = read_message(answer)
+    message = read_message(answer)      # it was read before
     return " ".join(word for word in (message.get("ERR-3.1"), message.get("ERR-2"), message.get("MSA-3") or message.get("ERR-8")) if word)[:200]
 
 
 def obr_25(raw: bytes) -> str:
-    return "|" + read_message(raw).get("OBR-25")
+    try:
+        return read_message(raw).get("OBR-25")
+    except MessageError:
+        return ""
 
 
 def seconds_until(time_: str) -> float:

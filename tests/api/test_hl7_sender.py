@@ -122,6 +122,28 @@ def test_a_rejected_message_is_tried_again_while_others_pass_but_not_its_own_pat
     assert firsts.index("W3") < receiver.got.index("W2") and receiver.got.count("W2") == 1
 
 
+def test_what_waits_for_its_turn_costs_no_work_and_a_new_patients_message_goes_at_once(outbox):
+    receiver = Receiver(lambda control_id, times: FRAME % (b"AR" if control_id == b"W1" else b"AA", control_id))
+    box = outbox(receiver.port)
+    box.worker.handlers["send"].__self__.backoff_s = 60.0
+    box.put("W1", patient="X1")
+    box.put("W2", patient="X1")
+    box.worker.run_once()
+    assert sum(box.worker.run_once() for _ in range(5)) == 0 and receiver.got == ["W1"]     # due again in half a minute, not before
+    box.put("W3", patient="X2")
+    box.worker.run_once()
+    assert receiver.got == ["W1", "W3"] and box.states() == {"W1": "queued", "W2": "queued", "W3": "sent"}
+
+
+def test_a_receiver_that_rejects_everything_is_an_outage(outbox, caplog):
+    receiver = Receiver(lambda control_id, times: FRAME % (b"AR" if len(receiver.got) < 8 else b"AA", control_id))
+    box = outbox(receiver.port)
+    for number in range(5):
+        box.put(f"W{number}", patient=f"X{number}")
+    assert set(box.run().values()) == {"sent"} and "answers AR to everything" in box.outages()[0]["reason"] and box.outages()[0]["ended"]
+    assert caplog.text.count("takes no messages") == 1
+
+
 def test_an_order_and_its_study_are_one_queue_too(outbox):
     receiver = Receiver(lambda control_id, times: FRAME % (b"AR" if control_id == b"W1" and times < 2 else b"AA", control_id))
     box = outbox(receiver.port)

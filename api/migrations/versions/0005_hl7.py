@@ -32,6 +32,24 @@ def upgrade() -> None:
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.UniqueConstraint("destination", "ended"),
     )
+    point_at_roots()
+
+
+def point_at_roots() -> None:
+    """Merges were chains; now every identifier points at the one in use, which holds the time of its newest merge."""
+    connection = op.get_bind()
+    patients = sa.table("patients", *(sa.column(name, sa.Text()) for name in ("id", "merged_into", "merge_time")))
+    merged = {row.id: row for row in connection.execute(sa.select(patients).where(patients.c.merged_into.is_not(None)))}
+    newest: dict[str, str] = {}
+    for id, row in merged.items():
+        root, seen = row.merged_into, {id}
+        while root in merged and root not in seen:
+            seen.add(root)
+            root = merged[root].merged_into
+        connection.execute(sa.update(patients).where(patients.c.id == id).values(merged_into=root))
+        newest[root] = max(newest.get(root, ""), row.merge_time)
+    for root, time in newest.items():
+        connection.execute(sa.update(patients).where(patients.c.id == root).values(merge_time=time))
 
 
 def downgrade() -> None:
