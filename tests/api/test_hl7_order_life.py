@@ -195,3 +195,47 @@ def test_a_site_in_another_time_zone_is_read_in_its_own(store, settings):
     # 08:00 in New York is 13:00 UTC; the cancel at 12:30 UTC was before it
     receive(desk, NEW.replace("%s", "C1").encode(), order("CA", "P1", "20261124123000+0000").replace("%s", "C2").encode())
     assert desk.order("P1")["state"] == "suggested"
+
+
+def test_a_store_of_before_keeps_its_orders_and_its_chains_of_merges(tmp_path):
+    """Revision 0004: what an order is stands in its record alone, and merges point from one identifier to the next."""
+    import json
+
+    from alembic import command
+    from alembic.config import Config
+
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'wetread.db'}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parents[2] / "api/migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0004")
+        for id, into, at in (("X1", "X2", "2026-11-24T01:00:00.000Z"), ("X2", "X3", "2026-11-24T02:00:00.000Z"), ("X3", None, "")):
+            person = json.dumps({"id": id, "name": f"{id}^A", "birth_date": "", "sex": "F"})
+            connection.execute(sa.text("INSERT INTO patients (id, record, event_time, merged_into, merge_time) "
+                                       "VALUES (:id, :record, '', :into, :at)"), {"id": id, "into": into, "at": at, "record": person})
+        record = {"id": "o1", "text": "fall ?bleed", "control": "cancel", "placer_number": "P1", "filler_number": "", "accession_number": "",
+                  "study_instance_uid": "", "patient": {"id": "X3", "name": "X3^A", "birth_date": "", "sex": "F"}, "ordered_exam": "CT",
+                  "ordered_exam_code": "", "priority": "STAT", "requested_date": "", "referrer": "", "setting": "", "age_years": None, "priors": [],
+                  "facts": {"egfr": 30.0, "egfr_date": "20260101", "allergies": ["x"], "implants": [], "pregnant": None, "weight_kg": None,
+                            "medication": []}}
+        connection.execute(sa.text(
+            "INSERT INTO orders (id, key, sender, placer_number, filler_number, accession_number, study_instance_uid, patient_id, state, urgency, "
+            "version, event_time, event_rank, event_number, record, created, updated) "
+            "VALUES ('o1', 'RIS|HOSP|placer:P1', 'RIS|HOSP', 'P1', '', '', '', 'X3', 'cancelled', 2, 1, "
+            "'2026-11-24T09:00:00.000Z', 2, 1, :record, '2026-11-24T09:00:00.000Z', '2026-11-24T09:00:00.000Z')"),
+            {"record": json.dumps(record)})
+    engine.dispose()
+    store = Store.open("", tmp_path)
+    desk = Desk(store, Settings(home=tmp_path), WordSuggester(), None)
+    with store.read() as tx:
+        assert {row["id"]: (row["merged_into"], row["merge_time"][11:13]) for row in tx.find("patients")} == {
+            "X1": ("X3", "01"), "X2": ("X3", "02"), "X3": (None, "02")}
+    # an older change fills nothing over it and does not bring it back; a newer order does
+    receive(desk, order("XO", "P1", "20261124080000", "older", patient="X1").replace("%s", "C1").encode())
+    found, known = desk.order("P1")["state"], desk.order("P1")["order"]
+    assert (found, known["text"], known["priority"], known["facts"]["egfr"]) == ("cancelled", "fall ?bleed", "STAT", 30.0)
+    assert known["patient"]["id"] == "X3"
+    receive(desk, order("NW", "P1", "20261124100000", "again", patient="X1").replace("%s", "C2").encode())
+    assert (desk.order("P1")["state"], desk.order("P1")["order"]["text"]) == ("suggested", "again")
+    store.close()
