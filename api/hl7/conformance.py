@@ -1,5 +1,4 @@
 """The parts of docs/hl7.md that follow from the tables of the code: `python -m api.hl7.conformance` writes them anew."""
-import re
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +56,10 @@ PARTS = {"messages": messages_in, "order control": order_control, "order status"
 def written(page: str) -> str:
     """The page with each part as the tables say it; the rest as it stands."""
     for name, make in PARTS.items():
-        start, end = MARK.format(name), f"<!-- end of {name} -->"
-        page, found = re.subn(f"{re.escape(start)}.*?{re.escape(end)}", lambda _: f"{start}\n{make()}\n{end}", page, flags=re.S)  # noqa: B023
-        assert found == 1, f"docs/hl7.md has no place for {name}"
+        before, start, rest = page.partition(MARK.format(name))
+        _, end, after = rest.partition(f"<!-- end of {name} -->")
+        assert start and end, f"docs/hl7.md has no place for {name}"
+        page = f"{before}{start}\n{make()}\n{end}{after}"
     return page
 
 

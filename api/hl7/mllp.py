@@ -190,7 +190,7 @@ class Listener:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        secured: dict[str, Any] = {"ssl": self.tls, "ssl_handshake_timeout": HANDSHAKE_S} if self.tls else {}
+        secured: dict[str, Any] = {"ssl": self.tls, "ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": HANDSHAKE_S} if self.tls else {}
         self._server = await asyncio.get_running_loop().create_server(lambda: Connection(self), self.host, self.port, **secured)
         self.port = self._server.sockets[0].getsockname()[1]
 
