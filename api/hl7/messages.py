@@ -105,6 +105,8 @@ def asked_orders(message: Message) -> None:
 def patient_update(message: Message) -> tuple[PatientUpdate, ...]:
     """ADT^A08 (3.3.8), A31 (3.3.31), A28 (3.3.28), A01 and A04 (3.3.1, 3.3.4): the demographics of a patient."""
     patient = patient_of(message)
+    if not patient.id and message.get("MSH-9.2") not in ("A08", "A31"):
+        return ()                   # an admission of somebody whom no order can name
     if not patient.id:
         raise MessageRefused("PID-3 (Patient Identifier List) is empty; send the identifier the orders carry")
     return (PatientUpdate(patient, event_time(message)),)

@@ -4,6 +4,7 @@ import pytest
 from api.hl7.conformance import PAGE, written
 from api.hl7.messages import CONTROLS, HANDLERS
 from api.hl7.reader import read_message
+from data.errors import MessageRefused
 from data.records import OrderEvent, PatientMerge, PatientUpdate
 
 
@@ -23,3 +24,13 @@ def test_every_row_of_the_table_reads_a_message_of_its_type(kind):
 
 def test_every_order_control_does_something_known():
     assert set(CONTROLS.values()) == {"new", "change", "cancel", "hold", "release", "status"}
+
+
+@pytest.mark.parametrize(("event", "refused"), [("A08", True), ("A31", True), ("A01", False), ("A04", False), ("A28", False)])
+def test_a_patient_without_identifier_is_an_error_only_where_something_was_to_be_changed(event, refused):
+    message = read_message(f"MSH|^~\\&|R|H|W|R|20260101||ADT^{event}|C1|P|2.5.1\rEVN||20260101\rPID|||||N^N\r".encode())
+    if refused:
+        with pytest.raises(MessageRefused, match="PID-3"):
+            HANDLERS[message.kind](message)
+    else:
+        assert HANDLERS[message.kind](message) == ()
