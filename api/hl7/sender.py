@@ -126,7 +126,7 @@ class Sender:
         held_up: set[tuple[str, str]] = set()
         moved, rejected = False, 0
         for row in rows:
-            if time.monotonic() > end:
+            if moved and time.monotonic() > end:
                 break
             if row["not_before"] > now() or lanes(row) & held_up:
                 held_up |= lanes(row)
@@ -213,12 +213,12 @@ class Sender:
     def outage(self, name: str, reason: str) -> Later:
         """Note that the destination does not take messages; one alert an outage, however long it lasts."""
         with self.store.write() as tx:
-            if tx.add("outages", destination=name, began=now(), ended="", reason=reason, tries=1):
+            if tx.add("outages", destination=name, began=now(), ended="", reason=reason, tries=0):
                 log.error("destination %s takes no messages: %s; they wait in the outbox and are tried again", name, reason)
             row = tx.one("outages", destination=name, ended="", lock=True)
             assert row is not None
             tx.change("outages", {"id": row["id"]}, tries=row["tries"] + 1)
-        return Later(reason, self.pause_s(row["tries"] - 1))
+        return Later(reason, self.pause_s(row["tries"]))
 
     def outage_over(self, name: str) -> None:
         with self.store.write() as tx:
