@@ -420,6 +420,11 @@ def model_shadow(
 
 
 def on_models(home: Path, db: str | None, step: Any) -> None:
+    on_desk(home, db, lambda desk, user: print(json.dumps(step(desk, user), indent=1)))
+
+
+def on_desk(home: Path, db: str | None, step: Any) -> None:
+    """One step by the person at this machine, on a store that may be served at the same time."""
     from api.settings import read_settings
     from api.store import Store
     from api.training import os_user
@@ -428,9 +433,46 @@ def on_models(home: Path, db: str | None, step: Any) -> None:
     settings = read_settings(home, **({"db": db} if db else {}))
     store = Store.open(settings.db, settings.home)
     try:
-        print(json.dumps(step(Desk(store, settings), os_user()), indent=1))
+        step(Desk(store, settings), os_user())
     finally:
         store.close()
+
+
+@app.command()
+def replay(
+    kind: Annotated[str | None, typer.Argument(help="outbox, message or job; without it the dead letters are listed.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(help="Their numbers.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="outbox: every dead letter.")] = False,
+    to: Annotated[str, typer.Option(help="outbox --failed: of this destination alone.")] = "",
+    home: Home = HOME,
+    db: Database = None,
+) -> None:
+    """Send results once more, or apply kept messages again; alone, list what failed as JSON lines."""
+    from api.connection_steps import KINDS
+
+    if kind is not None and kind not in KINDS:
+        wrong_use(f"replay takes {', '.join(KINDS)}, not '{kind}'")
+    if (kind is not None and bool(ids) == failed) or (failed and kind != "outbox"):
+        wrong_use("give the numbers, or outbox --failed")
+    on_desk(home, db, lambda desk, user: again(desk, user, kind, ids or [], to))
+
+
+def again(desk: Any, user: str, kind: str | None, ids: list[str], to: str) -> None:
+    if kind is None:
+        found = desk.connections()
+        write_lines(({"what": what, **row} for what in ("outbox", "messages", "jobs") for row in found[what]), None)
+    elif not ids:
+        print(f"{desk.replay_failed(to, user)} messages are queued again")
+    else:
+        bad = 0
+        for id in ids:
+            try:
+                desk.replay(kind, id, user)
+                print(f"{kind} {id} is queued again")
+            except WetreadError as error:
+                bad += 1
+                print(f"{kind} {id}: {error}", file=sys.stderr)
+        raise SystemExit(1 if bad else 0)
 
 
 @app.command("user")

@@ -62,12 +62,15 @@ class DraftSteps:
             row = known(tx.one("drafts", id=id))
             study = tx.one("studies", id=row["study_id"])
             order = tx.one("orders", id=study["order_id"]) if study["order_id"] else None
-            others = [d["status"] for d in tx.find("drafts", study_id=row["study_id"], columns=("id", "status")) if d["id"] != id]
+            signed = signed_beside(tx, row["study_id"], id)
         if row["status"] not in allowed:
             raise StateError(f"the draft is {row['status']}; {action} needs {' or '.join(allowed)}")
         if row["version"] != version:
             raise StateError(f"the draft was changed meanwhile, it is at version {row['version']}, not {version}; look at it again")
         status = status or row["status"]
+        if status == "preliminary" and signed and action != "edit":
+            raise StateError("the study has a signed report, which no preliminary one may follow; amend it, or sign this draft: it goes out as "
+                             "its correction")
         record = {**make(row["record"]), "status": status}
         after = {**row, "record": record, "status": status, "version": version + 1, "updated": now()}
         if status in SIGNED:
@@ -75,9 +78,12 @@ class DraftSteps:
         key, raw = f"report:{id}:{version + 1}", None
         if sent := action != "edit" and status in RESULT_STATUS:
             # a second final report on a study corrects the first, whichever draft it came from
-            result = "C" if any(other in SIGNED for other in others) else RESULT_STATUS[status]
+            result = "C" if signed else RESULT_STATUS[status]
             raw = self._report(key, after, result)
         with self.store.write() as tx:
+            tx.one("studies", id=row["study_id"], lock=True)
+            if signed_beside(tx, row["study_id"], id) != signed:        # what goes out was made for the state before
+                raise StateError("another report on the study was signed meanwhile; look at it again")
             if not tx.change("drafts", {"id": id, "version": version, "status": row["status"]},
                              **{name: after[name] for name in ("record", "status", "version", "signed_by", "signed", "updated")}):
                 raise StateError("the draft was changed meanwhile; look at it again")
@@ -86,7 +92,8 @@ class DraftSteps:
             if status in SIGNED:
                 settle_study(tx, row["study_id"], id)
             if sent:
-                post(tx, self.settings, key, "ORU^R01", raw, order_id=order["id"] if order else None, draft_id=id)
+                post(tx, self.settings, key, "ORU^R01", raw, patient_id=study["patient_id"], order_id=order["id"] if order else None, draft_id=id,
+                     study_id=study["id"], result_status=result)
                 tx.enqueue("results", f"results:{id}:{version + 1}", {"draft_id": id, "version": version + 1})
         return self.draft(id)
 
@@ -99,6 +106,11 @@ def report_message(*parts: Any) -> bytes:
     from api.hl7.outgoing import report_message as make
 
     return make(*parts)
+
+
+def signed_beside(tx: Tx, study_id: str, draft_id: str) -> bool:
+    """Whether another draft of the study was signed."""
+    return any(other["id"] != draft_id for other in tx.find("drafts", study_id=study_id, status=list(SIGNED), columns=("id",)))
 
 
 def settle_study(tx: Tx, study_id: str, draft_id: str) -> None:

@@ -44,9 +44,9 @@ class Worker:
     """
 
     def __init__(self, store: Store, handlers: Mapping[str, Handler], threads: int = 1, lease_s: float = LEASE_S,
-                 backoff_s: tuple[float, float] = BACKOFF_S) -> None:
+                 backoff_s: tuple[float, float] = BACKOFF_S, batch: int = FAST) -> None:
         self.store, self.handlers, self.lease_s, self.backoff_s = store, dict(handlers), lease_s, backoff_s
-        self._count = threads
+        self._count, self._batch = threads, batch
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -94,7 +94,7 @@ class Worker:
 
     def _take(self) -> list[Job]:
         quick = [kind for kind in self.handlers if kind not in (*SLOW, *IDLE)]
-        jobs = self.store.lease(quick, FAST, self.lease_s)
+        jobs = self.store.lease(quick, self._batch, self.lease_s)
         if not jobs:
             with self._lock:
                 allowed = self._slow < max(1, self._count - 1)

@@ -1,11 +1,14 @@
 """Steps on orders and patients: applied by event time, suggested for, decided by a person."""
 import logging
 import re
-from dataclasses import fields, is_dataclass, replace
-from datetime import UTC, datetime, timedelta, timezone
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from api.automation import runs
+from api.order_life import COMPLETED, IN_PROGRESS, RANKS, Known, join, known_from, known_of_row, order_from_known, said
+from api.patients import identifiers_of, know_patient, merge, patient_now, surviving_id
 from api.sending import build, post
 from api.settings import Settings
 from api.shadow import ask_shadow
@@ -19,8 +22,7 @@ log = logging.getLogger("wetread.orders")
 OPEN = ("new", "suggested", "no-suggestion")
 DECIDED = {"accept": "accepted", "change": "changed", "reject": "rejected"}
 STATES = (*OPEN, *DECIDED.values(), "cancelled")
-# of two events at one time the later in an order's life wins: a cancel cannot come before its order
-RANKS = {"new": 0, "change": 1, "cancel": 2}
+STATUS_WORDS = {"SC": "scheduled", "IP": "started", "A": "started", "CM": "completed", "HD": "hold", "CA": "cancel", "DC": "cancel"}
 TIME = re.compile(r"(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:\.(\d{1,6}))?([+-]\d{4})?$")
 
 
@@ -38,15 +40,16 @@ class OrderSteps:
         from api.hl7.reader import read_message
 
         row = self.store.message(job.payload["message_id"])
+        site = self.settings.site(row["listener"])
         try:
-            message = read_message(row["raw"])
+            message = read_message(row["raw"], site.charset)
             handler = HANDLERS.get(message.kind)
             records = handler(message) if handler else ()
         except WetreadError as error:       # another try reads the same bytes
             with self.store.effect(job) as tx:
                 self.store.mark_message(row["id"], "failed", str(error), tx)
             return
-        when = event_time(message.get("MSH-7"), row["received"])
+        sent = event_time(message.get("MSH-7"), row["received"], site.time_zone)
         with self.store.effect(job) as tx:
             seen: dict[str, int] = {}
             for n, record in enumerate(records):
@@ -55,71 +58,49 @@ class OrderSteps:
                     seen[base] = seen.get(base, 0) + 1
                     # two exams under one number in one message are two orders
                     key = base if seen[base] == 1 else f"{base}#{seen[base]}"
-                    self._place(tx, record, key, message.sender, when, int(row["id"]), f"{row['id']}:{n}")
+                    when = event_time(getattr(record, "event_time", ""), sent, site.time_zone)
+                    self._place(tx, record, key, message.sender, when, sent, int(row["id"]), f"{row['id']}:{n}")
                 elif isinstance(record, PatientUpdate):
-                    update_patient(tx, record.patient, event_time(record.event_time, when))
+                    if know_patient(tx, record.patient, event_time(record.event_time, sent, site.time_zone), int(row["id"])):
+                        refresh(tx, surviving_id(tx, record.patient.id))
                 elif isinstance(record, PatientMerge):
-                    merge_patients(tx, record, event_time(record.event_time, when))
+                    refresh(tx, merge(tx, record, event_time(record.event_time, sent, site.time_zone), int(row["id"])))
             self.store.mark_message(row["id"], "applied" if records else "unused", row["reason"], tx)
 
     def add_order(self, order: Order, user: str = "") -> str:
         """Take an order that came other than by HL7; the same number (or id) again is a change. Returns the desk's id."""
         key = order_key(order, "") or (f"|id:{order.id}" if order.id else f"|{new_id('k')}")
         with self.store.write() as tx:
-            return self._place(tx, order, key, "", now(), 0, new_id("e"), user)
+            return self._place(tx, order, key, "", now(), now(), 0, new_id("e"), user)
 
-    def _place(self, tx: Tx, order: Order, key: str, sender: str, when: str, message: int, event: str, user: str = "") -> str:
-        """One order event onto the order it belongs to; an older event only fills what newer ones left blank."""
-        patient = know_patient(tx, order.patient, when)
-        order = replace(order, patient=patient)
+    def _place(self, tx: Tx, order: Order, key: str, sender: str, when: str, sent: str, message: int, event: str, user: str = "") -> str:
+        """One event onto the order it belongs to; `when` it happened decides, not when it came."""
+        known = known_from(order, when, sent, message)
+        if order.patient.id and know_patient(tx, order.patient, when, message):
+            refresh(tx, surviving_id(tx, order.patient.id))
         row = find_order(tx, order, key, sender)
         if row is None:
             id = new_id("o")
-            order = replace(order, id=id)
-            state = "cancelled" if order.control == "cancel" else "new"
+            placed = order_from_known(known, patient_of_order(tx, known), id)
+            state = "cancelled" if said(known, "cancelled", False) else "new"
             new = tx.add("orders", id=id, key=key, state=state, version=1, sender=sender, event_time=when, event_rank=RANKS[order.control],
-                         event_number=message, urgency=urgency(order), created=now(), updated=now(), **searchable(order))
+                         event_number=message, urgency=urgency(placed), created=now(), updated=now(), known=known,
+                         held=said(known, "held", False), performed=said(known, "progress", ""), **searchable(placed))
             if new:
                 if state == "new":
                     tx.enqueue("suggest", f"suggest:{id}:1", {"order_id": id, "order_version": 1})
-                link_studies(tx, id, order)
+                link_studies(tx, id, placed)
             else:
                 row = tx.one("orders", key=key, lock=True)      # another worker was first
                 assert row is not None
         if row is not None:
             id = row["id"]
-            self._merge_event(tx, row, order, when, message)
-        tx.add("order_events", key=event, order_id=id, message_id=message or None, time=now(), what=order.control, user=user,
-               detail={"event_time": when})
+            tx.change("orders", {"id": id}, event_time=max(when, row["event_time"]), event_number=max(message, row["event_number"]))
+            settle(tx, row, join(known_of_row(row), known), own=True)
+        what = order.control if order.control != "status" else STATUS_WORDS.get(getattr(order, "status", ""), "status")
+        tx.add("order_events", key=event, order_id=id, message_id=message or None, time=now(), what=what, user=user,
+               detail={"event_time": when, "status": getattr(order, "status", "")})
         return id
-
-    def _merge_event(self, tx: Tx, row: dict[str, Any], order: Order, when: str, message: int) -> None:
-        known = order_from_record(row["record"])
-        rank = RANKS[order.control]
-        newer = (when, rank, message) >= (row["event_time"], row["event_rank"], row["event_number"])
-        merged = overlay(known, order) if newer else replace(overlay(order, known), control=known.control)
-        if newer and (order.control == "cancel" or not order.text):     # a sparse event: its default priority says nothing
-            merged = replace(merged, priority=known.priority if order.priority == "ROUTINE" else order.priority)
-        merged = replace(merged, id=row["id"], patient=order.patient if newer else overlay(order.patient, known.patient))
-        state = row["state"]
-        changed = content(merged) != content(known)
-        values: dict[str, Any] = {}
-        if newer:
-            values = {"event_time": when, "event_rank": rank, "event_number": message}
-            if order.control == "cancel":
-                state = "cancelled"
-            elif changed or state == "cancelled":
-                state = "new"
-        elif changed and state != "cancelled":
-            state = "new"
-        if changed or state != row["state"]:
-            values |= {"version": row["version"] + 1, "state": state, "urgency": urgency(merged)}
-            if state == "new":      # what was suggested or decided was for another question; it stays in the history
-                values |= {"suggestion": None, "decision": None, "reason": ""}
-                tx.enqueue("suggest", f"suggest:{row['id']}:{row['version'] + 1}",
-                           {"order_id": row["id"], "order_version": row["version"] + 1})
-        tx.change("orders", {"id": row["id"]}, updated=now(), **values, **searchable(merged))
-        link_studies(tx, row["id"], merged)
 
     # -- suggestion --------------------------------------------------------------------------------------------------
 
@@ -160,7 +141,7 @@ class OrderSteps:
                 best = f"{suggestion.ranked[0].protocol} {suggestion.disposition}" if suggestion and suggestion.ranked else reason
                 log.info("order %s version %d: %s %s", id, version, values["state"], best)
                 if suggestion is not None:
-                    post(tx, self.settings, key, "order update", raw, order_id=id)
+                    post(tx, self.settings, key, "order update", raw, patient_id=row["patient_id"], order_id=id)
 
     def _try_to_suggest(self, order: Order) -> tuple[Suggestion | None, str]:
         """A failing model never stops an order: it goes on to a person, with a code for the reason."""
@@ -203,7 +184,7 @@ class OrderSteps:
                     continue            # something else happened to the order while the message was built
                 tx.add("order_events", key=key, order_id=row["id"], time=now(), what=action, user=user, detail=decision)
                 tx.audit(user, action, "order", row["id"])
-                post(tx, self.settings, key, "order update", raw, order_id=row["id"])
+                post(tx, self.settings, key, "order update", raw, patient_id=row["patient_id"], order_id=row["id"])
             return self.order(row["id"])
         raise StateError("the order is changing just now; look at it again")
 
@@ -295,7 +276,7 @@ def order_update(*parts: Any) -> bytes:
 
 
 def present(row: dict[str, Any]) -> dict[str, Any]:
-    names = ("id", "state", "reason", "version", "urgency", "suggestion", "decision", "performed", "created", "updated")
+    names = ("id", "state", "reason", "version", "urgency", "suggestion", "decision", "performed", "held", "created", "updated")
     return {**{name: row[name] for name in names}, "order": row["record"]}
 
 
@@ -318,20 +299,39 @@ def order_key(order: Order, sender: str) -> str:
 
 
 def find_order(tx: Tx, order: Order, key: str, sender: str) -> dict[str, Any] | None:
-    """By key; else an order that carried only its other number so far, or an event that carries only that one."""
+    """By key; else by any number of it that was told before. Two rows that this event shows to be one order become one."""
     row = tx.one("orders", key=key, lock=True)
-    if row is not None or "#" in key:
+    if "#" in key:
         return row
-    if order.filler_number:
-        rows = tx.find("orders", sender=sender, filler_number=order.filler_number, lock=True, order=["id"])
-        rows = [row for row in rows if not (row["placer_number"] and order.placer_number)]
-        if len(rows) == 1:
-            return rows[0]
-    if order.accession_number and not order.placer_number and not order.filler_number:
-        rows = tx.find("orders", sender=sender, accession_number=order.accession_number, lock=True, order=["id"])
-        if len(rows) == 1:
-            return rows[0]
-    return None
+    rows = [row] if row else []
+    for column in ("placer_number", "filler_number"):
+        if number := getattr(order, column):
+            rows += tx.find("orders", sender=sender, **{column: number}, lock=True, order=["id"], limit=20)
+    if not rows and order.accession_number and not order.placer_number and not order.filler_number:
+        rows = tx.find("orders", sender=sender, accession_number=order.accession_number, lock=True, order=["id"], limit=2)
+        return rows[0] if len(rows) == 1 else None
+    mine = {row["id"]: row for row in rows if "#" not in row["key"] and all(
+        not row[column] or not getattr(order, column) or row[column] == getattr(order, column) for column in ("placer_number", "filler_number"))}
+    found = sorted(mine.values(), key=lambda row: (row["created"], row["id"]))
+    for other in found[1:]:
+        found[0] = one_order(tx, found[0], other)
+    return found[0] if found else None
+
+
+def one_order(tx: Tx, row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Put `other`, the same order under its other number, into `row`."""
+    where, here = {"order_id": other["id"]}, {"order_id": row["id"]}
+    for table in ("order_events", "studies", "outbox"):
+        tx.change(table, where, **here)
+    for link in tx.find("procedure_step_orders", **where):
+        tx.add("procedure_step_orders", step_id=link["step_id"], **here)
+    for table in ("procedure_step_orders", "shadow_suggestions"):
+        tx.remove(table, **where)
+    tx.remove("orders", id=other["id"])
+    settle(tx, row, join(known_of_row(row), known_of_row(other)), own=True)
+    again = tx.one("orders", id=row["id"], lock=True)
+    assert again is not None
+    return again
 
 
 def find_by_any(tx: Tx, id: str) -> dict[str, Any]:
@@ -350,29 +350,16 @@ def order_from_record(record: dict[str, Any]) -> Order:
     return Order(**{**values, "patient": Patient(**record["patient"]), "facts": Facts(**facts)})
 
 
-def overlay(old: Any, new: Any) -> Any:
-    """`new` over `old`, where new says something: in HL7 an empty field means unchanged."""
-    values = {}
-    for name in (f.name for f in fields(new)):
-        before, after = getattr(old, name), getattr(new, name)
-        blank = after is None or after == "" or after == () or (name == "sex" and after == "U")
-        values[name] = overlay(before, after) if is_dataclass(after) else before if blank else after
-    return type(new)(**values)
-
-
-def content(order: Order) -> Order:
-    """What a suggestion depends on or a person sees; not the event's own marks."""
-    return replace(order, id="", control="new", age_years=None if order.patient.birth_date else order.age_years)
-
-
-def event_time(text: str, default: str) -> str:
-    """An HL7 DTM as a UTC text that sorts; without an offset the sender's clock is taken to be UTC, with all its events alike."""
+def event_time(text: str, default: str, time_zone: str = "UTC") -> str:
+    """An HL7 DTM as a UTC text that sorts; without an offset it is the sender's clock, in `time_zone` (UTC unless the site says otherwise)."""
     found = TIME.match(text.strip())
     if not found:
         return text if re.match(r"\d{4}-\d\d-\d\dT", text) else default
     year, month, day, hour, minute, second, fraction, offset = found.groups()
     try:
-        zone = timezone((-1 if offset[0] == "-" else 1) * timedelta(hours=int(offset[1:3]), minutes=int(offset[3:]))) if offset else UTC
+        zone: tzinfo = UTC if time_zone == "UTC" else ZoneInfo(time_zone)
+        if offset:
+            zone = timezone((-1 if offset[0] == "-" else 1) * timedelta(hours=int(offset[1:3]), minutes=int(offset[3:])))
         at = datetime(int(year), int(month or 1), int(day or 1), int(hour or 0), int(minute or 0), int(second or 0),
                       int((fraction or "").ljust(6, "0")), zone)
         return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
@@ -380,81 +367,71 @@ def event_time(text: str, default: str) -> str:
         return default
 
 
-# -- patients --------------------------------------------------------------------------------------------------------
+# -- what is known, written down --------------------------------------------------------------------------------------
 
 
-def surviving_id(tx: Tx, id: str) -> str:
-    """Follow merges to the identifier in use."""
-    seen = set()
-    while id and id not in seen:
-        seen.add(id)
-        row = tx.one("patients", id=id)
-        if row is None or not row["merged_into"]:
-            return id
-        id = row["merged_into"]
-    return id
+def settle(tx: Tx, row: dict[str, Any], known: Known, own: bool = False) -> None:
+    """Write an order as its events and its patient are known now; another content asks for a new suggestion.
+
+    `own`: by an event of the order itself. New demographics alone take no decision back, and nothing does once the order is performed.
+    """
+    before = order_from_record(row["record"])
+    after = order_from_known(known, patient_of_order(tx, known), row["id"])
+    # the scanner was told this one: an order that brings none keeps it
+    after = replace(after, study_instance_uid=after.study_instance_uid or before.study_instance_uid)
+    cancelled = said(known, "cancelled", False)
+    performed = how_far(steps_of(tx, row["id"]), said(known, "progress", ""))
+    other_patient = (before.patient.birth_date, before.patient.sex, surviving_id(tx, before.patient.id)) != (
+        after.patient.birth_date, after.patient.sex, after.patient.id)
+    asked_again = question(after) != question(before) or other_patient
+    if row["state"] in DECIDED.values() and (performed == COMPLETED or not own):
+        asked_again = False
+    state = "cancelled" if cancelled else "new" if row["state"] == "cancelled" or asked_again else row["state"]
+    values: dict[str, Any] = {}
+    if asked_again or state != row["state"]:
+        values = {"version": row["version"] + 1, "state": state, "urgency": urgency(after)}
+        if state == "new":      # what was suggested or decided was for another question; it stays in the history
+            values |= {"suggestion": None, "decision": None, "reason": ""}
+            tx.enqueue("suggest", f"suggest:{row['id']}:{row['version'] + 1}", {"order_id": row["id"], "order_version": row["version"] + 1})
+    tx.change("orders", {"id": row["id"]}, updated=now(), known=known, held=said(known, "held", False),
+              performed=performed, **values, **searchable(after))
+    link_studies(tx, row["id"], after)
 
 
-def know_patient(tx: Tx, patient: Patient, when: str) -> Patient:
-    """Put what an event says of a patient beside what is known, newest first; returns the patient as known now."""
-    if not patient.id:
-        return patient
-    id = surviving_id(tx, patient.id)
-    patient = replace(patient, id=id)
-    if tx.add("patients", id=id, record=as_json(patient), event_time=when):
-        return patient
-    row = tx.one("patients", id=id, lock=True)
-    assert row is not None
-    known = Patient(**row["record"])
-    newer = when >= row["event_time"]
-    merged = replace(overlay(known, patient) if newer else overlay(patient, known), id=id)
-    if merged != known or newer:
-        tx.change("patients", {"id": id}, record=as_json(merged), event_time=max(when, row["event_time"]))
-    return merged
+def question(order: Order) -> Order:
+    """What a suggestion depends on of the order itself: no numbers, no marks of the event, and of the patient nothing."""
+    return replace(order, id="", control="new", patient=Patient(), age_years=None if order.patient.birth_date else order.age_years,
+                   placer_number="", filler_number="", accession_number="", study_instance_uid="", requested_procedure_id="")
 
 
-def update_patient(tx: Tx, patient: Patient, when: str) -> None:
-    """ADT^A08: new demographics reach every open order, unless a newer event said otherwise."""
-    known = know_patient(tx, patient, when)
-    set_patient(tx, known.id, known)
+def patient_of_order(tx: Tx, known: Known) -> Patient:
+    """As known now under the identifier in use; without one, as the order's own messages said."""
+    if id := said(known, "patient_id", ""):
+        return patient_now(tx, id)
+    return Patient(**said(known, "patient", {}))
 
 
-def merge_patients(tx: Tx, merge: PatientMerge, when: str) -> None:
-    """ADT^A40: what stood under the prior identifier stands under the surviving one."""
-    row = tx.one("patients", id=merge.prior_id, lock=True)
-    if row is not None and row["merge_time"] > when:
-        return                                  # a newer merge decided otherwise
-    target = tx.one("patients", id=merge.surviving.id, lock=True)
-    if target is not None and target["merged_into"] and target["merge_time"] <= when:
-        tx.change("patients", {"id": target["id"]}, merged_into=None, merge_time=when)     # the other way round now
-    tx.add("patients", id=merge.prior_id, record=as_json(Patient(id=merge.prior_id)), event_time="")
-    survivor = surviving_id(tx, merge.surviving.id)
-    if survivor == merge.prior_id:
-        return                                  # an older merge, the other way round, arrived late
-    known = know_patient(tx, merge.surviving, when)
-    tx.change("patients", {"id": merge.prior_id}, merged_into=known.id, merge_time=when)
-    set_patient(tx, merge.prior_id, known)
-    set_patient(tx, known.id, known)
-    for study in tx.find("studies", patient_id=merge.prior_id):
-        tx.change("studies", {"id": study["id"]}, patient_id=known.id, patient={**study["patient"], "id": known.id})
+def refresh(tx: Tx, root: str) -> None:
+    """Bring the orders and studies of all identifiers of one patient to what is known of it now."""
+    for id in identifiers_of(tx, root):
+        for row in tx.find("orders", patient_id=id, lock=True, order=["id"]):
+            settle(tx, row, known_of_row(row))
+        if id != root:
+            for study in tx.find("studies", patient_id=id):
+                tx.change("studies", {"id": study["id"]}, patient_id=root, patient={**study["patient"], "id": root})
+            tx.change("outbox", {"patient_id": id, "state": "queued"}, patient_id=root)     # it stays in order with what follows
 
 
-def set_patient(tx: Tx, id: str, patient: Patient) -> None:
-    """Write `patient` onto the orders of `id` that are not cancelled; another birth date or sex asks for a new suggestion."""
-    from api.hl7.messages import age_years
+def steps_of(tx: Tx, order_id: str) -> set[str]:
+    """The states of an order's performed procedure steps."""
+    uids = [link["step_id"] for link in tx.find("procedure_step_orders", order_id=order_id)]
+    return {row["status"] for row in tx.find("procedure_steps", id=uids, columns=("status",))} if uids else set()
 
-    for row in tx.find("orders", patient_id=id, lock=True, order=["id"]):
-        before = Patient(**row["record"]["patient"])
-        if row["state"] == "cancelled" or before == patient:
-            continue
-        values: dict[str, Any] = {"record": {**row["record"], "patient": as_json(patient)}, "patient_id": patient.id, "updated": now()}
-        if patient.birth_date != before.birth_date:
-            values["record"]["age_years"] = age_years(patient.birth_date, now()[:10].replace("-", ""))
-        if row["state"] in OPEN and (before.birth_date, before.sex) != (patient.birth_date, patient.sex):
-            version = row["version"] + 1
-            values |= {"version": version, "state": "new", "suggestion": None, "reason": ""}
-            tx.enqueue("suggest", f"suggest:{row['id']}:{version}", {"order_id": row["id"], "order_version": version})
-        tx.change("orders", {"id": row["id"]}, **values)
+
+def how_far(steps: set[str], said: str) -> str:
+    """As far as its furthest step (a discontinued one beside a completed one is completed); completed too when its sender says so."""
+    done = next((status for status in (IN_PROGRESS, COMPLETED, "DISCONTINUED") if status in steps), "")
+    return said if not done or said == COMPLETED else done
 
 
 # -- orders and studies ----------------------------------------------------------------------------------------------

@@ -1,13 +1,14 @@
 """Steps at the scanner: what stands on the modality worklist, and what was performed (MPPS)."""
 from typing import Any
 
-from api.order_steps import OPEN, order_of_study, same_patient
+from api.order_life import COMPLETED, IN_PROGRESS, known_of_row, said
+from api.order_steps import OPEN, how_far, order_of_study, same_patient, steps_of
 from api.settings import Settings
 from api.store import Store, Tx, now
 from data.errors import InputError, NotFound, StateError
 
 WORKLIST_MAX = 10_000           # newest orders looked through for one query
-IN_PROGRESS, COMPLETED, DISCONTINUED = "IN PROGRESS", "COMPLETED", "DISCONTINUED"
+DISCONTINUED = "DISCONTINUED"
 EVENTS = {IN_PROGRESS: "in progress", COMPLETED: "completed", DISCONTINUED: "discontinued"}
 
 
@@ -16,11 +17,11 @@ class ProcedureSteps:
     settings: Settings
 
     def worklist(self, patient_id: str = "", accession_number: str = "") -> list[dict[str, Any]]:
-        """Orders still to be performed, newest first, as rows of the table; cancelled and rejected ones are not for the scanner."""
+        """Orders still to be performed, newest first, as rows of the table; cancelled, rejected and held ones are not for the scanner."""
         narrow = {name: value for name, value in (("patient_id", patient_id), ("accession_number", accession_number)) if value}
         with self.store.read() as tx:
-            return tx.find("orders", state=[*OPEN, "accepted", "changed"], performed=["", IN_PROGRESS, DISCONTINUED], order=["-created", "-id"],
-                           limit=WORKLIST_MAX, **narrow)
+            return tx.find("orders", state=[*OPEN, "accepted", "changed"], performed=["", IN_PROGRESS, DISCONTINUED], held=False,
+                           order=["-created", "-id"], limit=WORKLIST_MAX, **narrow)
 
     def keep_study_uid(self, order_id: str, uid: str) -> None:
         """The StudyInstanceUID a scanner was told is the order's from then on, unless it has one."""
@@ -83,10 +84,8 @@ class ProcedureSteps:
 
 
 def performed(tx: Tx, order_id: str) -> str:
-    """An order is as far as its furthest step: a discontinued one beside a completed one is completed."""
-    uids = [link["step_id"] for link in tx.find("procedure_step_orders", order_id=order_id)]
-    found = {row["status"] for row in tx.find("procedure_steps", id=uids, columns=("status",))} if uids else set()
-    return next((status for status in (IN_PROGRESS, COMPLETED, DISCONTINUED) if status in found), "")
+    row = tx.one("orders", id=order_id)
+    return how_far(steps_of(tx, order_id), said(known_of_row(row), "progress", "") if row else "")
 
 
 def order_of_step(tx: Tx, scheduled: dict[str, str], patient_id: str) -> str | None:

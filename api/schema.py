@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 
 
@@ -61,6 +62,7 @@ messages = Table(
     Column("state", Text, nullable=False),                  # received, applied, unused, failed
     Column("reason", Words, nullable=False, server_default=""),
     Column("conflict", Boolean, nullable=False),            # its control id came before, with other content
+    Column("listener", Words, nullable=False, server_default=""),       # by which it came: its site's settings apply
     UniqueConstraint("sender", "control_id", "sha256"),
     Index("messages_state", "state", "id"),
 )
@@ -88,7 +90,9 @@ patients = Table(
     Column("record", Json, nullable=False),
     Column("event_time", Text, nullable=False),
     Column("merged_into", Words),
-    Column("merge_time", Text, nullable=False, server_default=""),
+    Column("merge_time", Text, nullable=False, server_default=""),      # of the newest merge among this patient's identifiers
+    Column("known", Json),                                  # api/patients.py; record is the same without its stamps
+    Index("patients_merged", "merged_into"),
 )
 
 orders = Table(
@@ -111,7 +115,9 @@ orders = Table(
     Column("record", Json, nullable=False),
     Column("suggestion", Json),
     Column("decision", Json),
-    Column("performed", Text, nullable=False, server_default=""),       # "", or the status of its performed procedure steps
+    Column("performed", Text, nullable=False, server_default=""),       # "", or how far it is by its procedure steps (MPPS) or its sender (ORC-5)
+    Column("known", Json),                                  # api/order_life.py; record is the same without its stamps
+    Column("held", Boolean, nullable=False, server_default=false()),    # on hold by its sender
     Column("created", Text, nullable=False),
     Column("updated", Text, nullable=False),
     Index("orders_placer", "placer_number"),
@@ -232,12 +238,29 @@ outbox = Table(
     Column("draft_id", Text),
     Column("control_id", Text, nullable=False),
     Column("raw", LargeBinary),
-    Column("state", Text, nullable=False),                  # queued, sent, failed
+    Column("state", Text, nullable=False),                  # queued, sent, failed, superseded
     Column("reason", Words, nullable=False, server_default=""),
     Column("ack", LargeBinary),
     Column("created", Text, nullable=False),
     Column("updated", Text, nullable=False),
+    Column("patient_id", Words, nullable=False, server_default=""),
+    Column("study_id", Words, nullable=False, server_default=""),
+    Column("result_status", Text, nullable=False, server_default=""),   # OBR-25 of a report: P, F, C
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("not_before", Text, nullable=False, server_default=""),      # when it may be tried again
     Index("outbox_state", "state", "id"),
+    Index("outbox_queue", "destination", "state", "id"),
+)
+
+outages = Table(
+    "outages", metadata,
+    Column("id", Number, primary_key=True),
+    Column("destination", Words, nullable=False),
+    Column("began", Text, nullable=False),
+    Column("ended", Text, nullable=False, server_default=""),           # "" while it lasts: at most one a destination
+    Column("reason", Words, nullable=False),
+    Column("tries", Integer, nullable=False),
+    UniqueConstraint("destination", "ended"),
 )
 
 users = Table(

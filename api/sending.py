@@ -1,4 +1,4 @@
-"""Results on their way out: one outbox row and one job a destination, in the transaction of the step that made them."""
+"""Results on their way out: one outbox row a destination, in the transaction of the step that made them."""
 import hashlib
 import logging
 from collections.abc import Callable
@@ -30,16 +30,19 @@ def build(settings: Settings, key: str, make: Callable[..., bytes], *parts: Any)
         return error
 
 
-def post(tx: Tx, settings: Settings, key: str, kind: str, raw: bytes | Exception | None, *, order_id: str | None = None,
-         draft_id: str | None = None) -> None:
+def post(tx: Tx, settings: Settings, key: str, kind: str, raw: bytes | Exception | None, *, patient_id: str, order_id: str | None = None,
+         draft_id: str | None = None, study_id: str = "", result_status: str = "") -> None:
     """Put `raw` into the outbox once for each destination; the same key again changes nothing."""
     for destination in settings.outbox:
-        own = f"{key}:{destination.name}"
         broken = not isinstance(raw, bytes)
-        new = tx.add("outbox", key=own, destination=destination.name, kind=kind, order_id=order_id, draft_id=draft_id,
+        new = tx.add("outbox", key=f"{key}:{destination.name}", destination=destination.name, kind=kind, order_id=order_id, draft_id=draft_id,
                      control_id=control_id(key), raw=None if broken else raw, state="failed" if broken else "queued",
-                     reason=type(raw).__name__ if broken else "", created=now(), updated=now())
-        row = tx.one("outbox", key=own)
-        assert row is not None
+                     reason=type(raw).__name__ if broken else "", created=now(), updated=now(), patient_id=patient_id, study_id=study_id,
+                     result_status=result_status)
         if new and not broken:
-            tx.enqueue("send", f"send:{own}", {"outbox_id": str(row["id"])})
+            rouse(tx, destination.name)
+
+
+def rouse(tx: Tx, destination: str) -> None:
+    """Let the destination's queue be sent; its one job may be at rest, waiting or under way. During an outage it waits on."""
+    tx.rouse("send", f"send:{destination}", {"destination": destination}, at_once=tx.one("outages", destination=destination, ended="") is None)

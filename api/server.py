@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import astuple
 from pathlib import Path
 
 import uvicorn
@@ -38,8 +39,9 @@ def run(settings: Settings) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.setswitchinterval(0.0005)   # the thread that commits messages must not wait 5 ms for its turn to answer
     settings.home.mkdir(parents=True, exist_ok=True)
-    for name, port in (("HTTP", settings.http), ("MLLP", settings.mllp), ("DICOM", settings.dicom)):
-        require_free(name, settings.host, port)
+    for name, host, port in (("HTTP", settings.host, settings.http), ("DICOM", settings.host, settings.dicom),
+                             *(("MLLP", site.host, site.port) for site in settings.listeners)):
+        require_free(name, host, port)
     asyncio.run(serve(settings))
 
 
@@ -47,16 +49,18 @@ async def serve(settings: Settings) -> None:
     store = Store.open(settings.db, settings.home)
     # the worker child drafts, so the reporter is never loaded here; this process suggests only for direct questions over REST
     desk = Desk(store, settings, LateSuggester(settings.device, lambda: folder_in_use(store, "shown")), LateReporter(settings.device))
-    listener = Listener(store, settings)
+    listeners = [Listener(store, settings, site) for site in settings.listeners]
     dicom = DicomServer(desk, settings)
     app = create_app(desk, settings)
     model, rules = ChildSuggester(settings.device, folder=lambda: folder_in_use(store, "shown")), ChildSuggester(model=False)
     app.state.prompt = Prompt(model, rules)
+    app.state.listeners = listeners
     http = uvicorn.Server(uvicorn.Config(app, host=settings.host, port=settings.http,
                                          log_level="warning", server_header=False, access_log=False))
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    await listener.start()
+    for listener in listeners:
+        await listener.start()
     dicom.start()
     # uvicorn installs its own signal handlers; ours come after, so that one signal stops all three listeners
     http_task = asyncio.create_task(http.serve())
@@ -72,7 +76,8 @@ async def serve(settings: Settings) -> None:
     await asyncio.wait({waiting, http_task}, return_when=asyncio.FIRST_COMPLETED)
     stopping.set()
     http.should_exit = True
-    await listener.stop()
+    for listener in listeners:
+        await listener.stop()
     await asyncio.to_thread(dicom.stop)
     await asyncio.gather(http_task, keeper, waiting)
     await app.state.fetcher.close()
@@ -115,7 +120,7 @@ def settings_line(settings: Settings) -> str:
     """What the worker child needs beyond HOME/settings.toml, as JSON."""
     return json.dumps({"db": settings.db, "device": settings.device, "quiet_period_s": settings.quiet_period_s,
                        "automation": settings.automation,
-                       "outbox": [[d.name, d.host, d.port] for d in settings.outbox]})
+                       "outbox": [list(astuple(d)) for d in settings.outbox]})
 
 
 def require_free(name: str, host: str, port: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from data.errors import InputError
 
@@ -18,6 +19,28 @@ class Destination:
     name: str
     host: str
     port: int
+    tls: bool = False
+    tls_authority: str = ""                     # PEM files: whose certificates are trusted, else the system's; and our own
+    tls_certificate: str = ""
+    tls_key: str = ""
+
+
+@dataclass(frozen=True)
+class MllpListener:
+    """A port that takes HL7 messages, and what holds for the site that sends there."""
+
+    name: str
+    port: int
+    host: str = ""                              # "" is the host of all
+    peers: tuple[str, ...] = ()
+    tls_certificate: str = ""                   # PEM files: with a certificate and its key it speaks TLS alone
+    tls_key: str = ""
+    tls_authority: str = ""                     # whose certificates are trusted; every peer must then show one
+    connections_max: int = 64
+    idle_s: float = 3600.0                      # a feed may be silent at night
+    half_frame_s: float = 60.0                  # a half frame may not
+    time_zone: str = "UTC"                      # of its times without an offset
+    charset: str = ""                           # of its messages with an empty MSH-18, by HL7 table 0211
 
 
 @dataclass(frozen=True)
@@ -62,6 +85,12 @@ class Settings:
     quiet_period_s: float = 5.0                 # without a new instance, after which a study is complete
     outbox: tuple[Destination, ...] = ()
     mllp_peers: tuple[str, ...] = ()            # addresses or networks; loopback always may speak
+    mllp_tls_certificate: str = ""              # as in MllpListener, for the port `mllp`
+    mllp_tls_key: str = ""
+    mllp_tls_authority: str = ""
+    mllp_time_zone: str = "UTC"
+    mllp_charset: str = ""
+    mllp_listeners: tuple[MllpListener, ...] = ()       # more ports
     dicom_peers: tuple[str, ...] = ()
     ae_title: str = "WETREAD"
     dicom_nodes: tuple[Node, ...] = ()
@@ -82,6 +111,17 @@ class Settings:
         object.__setattr__(self, "public_url", (self.public_url or f"http://{self.host}:{self.http}").rstrip("/"))
         if not self.cds_jwt and self.api_key_required:
             raise InputError(f"setting cds_jwt is false and host is {self.host}; CDS Hooks without tokens are for loopback only")
+
+    @property
+    def listeners(self) -> tuple[MllpListener, ...]:
+        """Every MLLP port, the one called `main` first."""
+        main = MllpListener("main", self.mllp, self.host, self.mllp_peers, self.mllp_tls_certificate, self.mllp_tls_key,
+                            self.mllp_tls_authority, time_zone=self.mllp_time_zone, charset=self.mllp_charset)
+        return (main, *(replace(row, host=row.host or self.host) for row in self.mllp_listeners))
+
+    def site(self, name: str) -> MllpListener:
+        """The listener of that name; a message of one that is gone is read as the main one's."""
+        return next((row for row in self.listeners if row.name == name), self.listeners[0])
 
     @property
     def api_key_required(self) -> bool:
@@ -177,7 +217,7 @@ def peers(value: Any) -> tuple[str, ...]:
 
 
 def destinations(value: Any) -> tuple[Destination, ...]:
-    """Destination objects, {name, host, port} tables, or NAME=HOST:PORT,... as text."""
+    """Destination objects, {name, host, port, tls, tls_authority, tls_certificate, tls_key} tables, or NAME=HOST:PORT,... as text."""
     rows = []
     for row in (filter(None, value.split(",")) if isinstance(value, str) else value):
         if isinstance(row, str):
@@ -185,13 +225,54 @@ def destinations(value: Any) -> tuple[Destination, ...]:
             host, _, number = rest.rpartition(":")
             row = {"name": name, "host": host, "port": number}
         if not isinstance(row, Destination):
-            row = Destination(words(row["name"]), words(row["host"]), port(row["port"]))
+            if set(row) - {f.name for f in fields(Destination)}:
+                raise ValueError
+            files = {name: words(row.get(name, "")) for name in ("tls_authority", "tls_certificate", "tls_key")}
+            row = Destination(words(row["name"]), words(row["host"]), port(row["port"]), switch(row.get("tls", False)), **files)
         if not row.name or not row.host:
             raise ValueError
         rows.append(row)
     if len({row.name for row in rows}) != len(rows):
         raise ValueError
     return tuple(rows)
+
+
+def mllp_listeners(value: Any) -> tuple[MllpListener, ...]:
+    """Tables with the fields of MllpListener, name and port at least; each name and port once."""
+    if isinstance(value, str):
+        raise TypeError
+    kinds: dict[str, Callable[[Any], Any]] = {
+        "name": words, "port": port, "host": words, "peers": peers, "tls_certificate": words, "tls_key": words, "tls_authority": words,
+        "connections_max": count, "idle_s": seconds, "half_frame_s": seconds, "time_zone": time_zone, "charset": charset}
+    rows = tuple(row if isinstance(row, MllpListener) else MllpListener(**{key: kinds[key](text) for key, text in row.items()}) for row in value)
+    names = ["main", *(row.name for row in rows)]
+    ports = [row.port for row in rows if row.port]
+    if not all(names) or len(set(names)) != len(names) or len(set(ports)) != len(ports):
+        raise ValueError
+    return rows
+
+
+def time_zone(value: Any) -> str:
+    try:
+        ZoneInfo(words(value))
+    except (ZoneInfoNotFoundError, OSError):
+        raise ValueError from None
+    return value
+
+
+def charset(value: Any) -> str:
+    from api.hl7.reader import CHARSETS
+
+    if words(value) not in CHARSETS:
+        raise ValueError
+    return value
+
+
+def count(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, bool) or not 0 < number <= 10_000:
+        raise ValueError
+    return number
 
 
 def nodes(value: Any) -> tuple[Node, ...]:
@@ -279,7 +360,9 @@ def fhir_servers(value: Any) -> tuple[FhirServer, ...]:
 
 SETTINGS: dict[str, Callable[[Any], Any]] = {
     "db": words, "host": words, "http": port, "mllp": port, "dicom": port, "device": device, "quiet_period_s": seconds,
-    "outbox": destinations, "mllp_peers": peers, "dicom_peers": peers, "ae_title": words, "automation": switch,
+    "outbox": destinations, "mllp_peers": peers, "mllp_tls_certificate": words, "mllp_tls_key": words,
+    "mllp_tls_authority": words, "mllp_time_zone": time_zone, "mllp_charset": charset, "mllp_listeners": mllp_listeners,
+    "dicom_peers": peers, "ae_title": words, "automation": switch,
     "dicom_nodes": nodes, "dicom_tls_certificate": words, "dicom_tls_key": words, "dicom_tls_authority": words,
     "public_url": public_address, "cds_clients": cds_clients, "cds_jwt": switch, "cds_origins": origins, "fhir_servers": fhir_servers,
 }
@@ -289,7 +372,11 @@ CURES = {
     peers: "write a list of addresses or networks, [\"10.1.2.0/24\"]",
     nodes: "write [[dicom_nodes]] tables in HOME/settings.toml with ae_title, host, port, and where wanted results = [\"SR\", \"SEG\", \"KO\"], "
            "priors = \"move\" or \"get\", tls = true; each ae_title once, of at most 16 characters",
-    destinations: "write tables {name, host, port} with different names, or NAME=HOST:PORT in the environment",
+    mllp_listeners: "write [[mllp_listeners]] tables in HOME/settings.toml with name and port, and where wanted host, peers, tls_certificate, "
+                    "tls_key, tls_authority, connections_max, idle_s, half_frame_s, time_zone, charset; each name and port once, none called main",
+    time_zone: "write a zone of the IANA list, Europe/Berlin", charset: "write a character set of HL7 table 0211, 8859/1 or UNICODE UTF-8",
+    destinations: "write tables {name, host, port} with different names, where wanted tls = true, tls_authority, "
+                  "tls_certificate, tls_key; or NAME=HOST:PORT in the environment",
     public_address: "write https://HOST", origins: "write a list of origins, [\"https://ehr.hospital\"]",
     cds_clients: "write tables {issuer, jwks}, jwks an https URL or a file; ISSUER=JWKS in the environment",
     fhir_servers: "write tables {url}, or {url, client_id, key, token_url}; https, or http on this machine",

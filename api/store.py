@@ -27,7 +27,7 @@ from data.errors import InputError, NotFound, StateError, StoreError
 
 log = logging.getLogger("wetread.store")
 
-HEAD = "0004"               # the newest revision in api/migrations/versions
+HEAD = "0005"               # the newest revision in api/migrations/versions
 BUSY_TIMEOUT_S = 10.0
 BATCH = 512                 # messages one transaction takes; beyond it latency grows and nothing is gained
 LINGER_S = 0.005            # between two messages of a feed under load
@@ -39,11 +39,10 @@ GIVEN_UP = {
     "message": ("messages", "message_id", "failed"),
     "suggest": ("orders", "order_id", "no-suggestion"),
     "draft": ("studies", "study_id", "no-draft"),
-    "send": ("outbox", "outbox_id", "failed"),
     "send-dicom": ("outbox", "outbox_id", "failed"),
 }
 # states that a given-up job may still overwrite; a cancelled order stays cancelled
-WAITING = {"message": ("received",), "suggest": ("new",), "draft": ("complete",), "send": ("queued",), "send-dicom": ("queued",)}
+WAITING = {"message": ("received",), "suggest": ("new",), "draft": ("complete",), "send-dicom": ("queued",)}
 
 
 class Fenced(Exception):
@@ -135,6 +134,19 @@ class Tx:
                                 if rearm else insert.on_conflict_do_nothing())
         self.enqueued = True
 
+    def rouse(self, kind: str, key: str, payload: dict[str, Any], at_once: bool = True) -> None:
+        """Let a job run that stands for a queue: at rest it is due now, waiting too if `at_once`, under way it looks again before it ends.
+
+        The row is written in each case, so that a job that is just ending comes before or after this transaction and not beside it.
+        """
+        jobs = TABLES["jobs"]
+        values = {"kind": kind, "key": key, "payload": payload, "state": "queued", "not_before": now(), "updated": now()}
+        resting = jobs.c.state.in_(("done", "dead"))
+        changes = {"state": sa.case((resting, "queued"), else_=jobs.c.state), "tries": 0, "lost": 0, "updated": now(),
+                   "not_before": now() if at_once else sa.case((resting, now()), else_=jobs.c.not_before)}
+        self.connection.execute(self.insertion("jobs").values(values).on_conflict_do_update(index_elements=["key"], set_=changes))
+        self.enqueued = True
+
     def audit(self, user: str, action: str, kind: str, id: str) -> None:
         self.insert("audit", time=now(), user=user, action=action, kind=kind, object_id=str(id))
 
@@ -224,7 +236,7 @@ class Store:
     # -- messages ----------------------------------------------------------------------------------------------------
 
     def put_message(self, raw: bytes, sender: str, control_id: str, kind: str, peer: str, job: bool, ack: bytes | None = None,
-                    state: str = "", reason: str = "", *, done: Callable[[Kept | StoreError], None]) -> None:
+                    state: str = "", reason: str = "", listener: str = "", *, done: Callable[[Kept | StoreError], None]) -> None:
         """Keep a message, with its answer and its job; `done` is called in this event loop once it is durable, or could not be kept.
 
         The same sender, control id and bytes come back as a duplicate with the answer of the first time.
@@ -232,10 +244,10 @@ class Store:
         """
         digest = hashlib.sha256(raw).hexdigest()
         self._writer.put(Item((clean(sender), clean(control_id), digest, clean(kind), clean(peer), now(), raw, ack,
-                               state or ("received" if job else "unused"), clean(reason)), job, asyncio.get_running_loop(), done))
+                               state or ("received" if job else "unused"), clean(reason), listener), job, asyncio.get_running_loop(), done))
 
     async def keep_message(self, raw: bytes, sender: str, control_id: str, kind: str, peer: str, job: bool, ack: bytes | None = None,
-                           state: str = "", reason: str = "") -> Kept:
+                           state: str = "", reason: str = "", listener: str = "") -> Kept:
         """put_message to be awaited; raises StoreError when the message could not be kept."""
         future: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
 
@@ -243,7 +255,7 @@ class Store:
             if not future.done():       # else its task was cancelled; the message is kept all the same
                 future.set_exception(kept) if isinstance(kept, StoreError) else future.set_result(kept)
 
-        self.put_message(raw, sender, control_id, kind, peer, job, ack, state, reason, done=done)
+        self.put_message(raw, sender, control_id, kind, peer, job, ack, state, reason, listener, done=done)
         return await future
 
     def message(self, id: str) -> dict[str, Any]:
@@ -255,7 +267,7 @@ class Store:
 
     def messages(self, state: str | None = None, limit: int = 200, offset: int = 0) -> list[dict[str, Any]]:
         """Newest first, without their bytes."""
-        columns = ("id", "sender", "control_id", "kind", "peer", "received", "state", "reason", "conflict")
+        columns = ("id", "sender", "control_id", "kind", "peer", "received", "state", "reason", "conflict", "listener")
         with self.read() as tx:
             rows = tx.find("messages", order=["-id"], limit=limit, offset=offset, columns=columns, **({"state": state} if state else {}))
         return [{**row, "id": str(row["id"])} for row in rows]
@@ -388,11 +400,11 @@ class Store:
         return [{**row, "id": str(row["id"])} for row in rows]
 
     def mark_outbox(self, id: str, state: str, reason: str = "", ack: bytes | None = None, tx: Tx | None = None) -> None:
-        """state: queued, sent or failed; with `tx` from store.effect(job), together with the job's end."""
+        """state: queued, sent, failed or superseded; with `tx` from store.effect(job), together with the job's end."""
         if tx is None:
             with self.write() as tx:
                 return self.mark_outbox(id, state, reason, ack, tx)
-        assert state in ("queued", "sent", "failed"), state
+        assert state in ("queued", "sent", "failed", "superseded"), state
         tx.change("outbox", {"id": int(id)}, state=state, reason=reason, ack=ack, updated=now())
 
     # -- people, keys, audit -----------------------------------------------------------------------------------------
@@ -454,15 +466,15 @@ class Store:
 
 @dataclass(frozen=True)
 class Item:
-    values: tuple[Any, ...]     # sender, control_id, sha256, kind, peer, received, raw, ack, state, reason
+    values: tuple[Any, ...]     # sender, control_id, sha256, kind, peer, received, raw, ack, state, reason, listener
     job: bool
     loop: asyncio.AbstractEventLoop
     done: Callable[[Kept | StoreError], None]
 
 
 # written out because this is the one hot path: three statements a batch, whatever its size
-KEEP = """INSERT INTO messages (id, sender, control_id, sha256, kind, peer, received, raw, ack, state, reason, conflict)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM messages WHERE sender = ? AND control_id = ?))
+KEEP = """INSERT INTO messages (id, sender, control_id, sha256, kind, peer, received, raw, ack, state, reason, listener, conflict)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM messages WHERE sender = ? AND control_id = ?))
 ON CONFLICT (sender, control_id, sha256) DO NOTHING"""
 KEEP_JOB = """INSERT INTO jobs (kind, key, payload, state, not_before, updated) VALUES ('message', ?, ?, 'queued', ?, ?)
 ON CONFLICT (key) DO NOTHING"""

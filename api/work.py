@@ -27,7 +27,7 @@ def handlers(desk: Desk, sender: Sender) -> dict:
         "shadow": desk.shadow_order,
         "complete": desk.complete_quiet_study,
         "draft": desk.draft_study,
-        "send": sender.send_outbox,
+        "send": sender.send_queue,
         "results": desk.make_results,
         "send-dicom": ResultSender(desk.store, desk.settings).send_result,
         "priors": Priors(desk, desk.settings).fetch,
@@ -51,8 +51,12 @@ def main() -> None:
     desk = Desk(store, settings, LateSuggester(settings.device, lambda: folder_in_use(store, "shown")), LateReporter(settings.device),
                 shadow=LateSuggester(settings.device, lambda: folder_in_use(store, "shadow")))
     # two threads: a CT of half a minute must not hold up the suggestion for the order behind it
-    worker = Worker(store, handlers(desk, Sender(store, settings)), threads=2)
+    kinds = handlers(desk, Sender(store, settings))
+    # sending has threads of its own: a receiver that does not answer must hold up neither a suggestion nor the other receivers
+    sending = Worker(store, {"send": kinds.pop("send")}, threads=max(1, min(8, len(settings.outbox))), batch=1)
+    worker = Worker(store, kinds, threads=2)
     worker.start()
+    sending.start()
     ended = threading.Event()
 
     def watch_parent() -> None:
@@ -63,6 +67,7 @@ def main() -> None:
     with contextlib.suppress(KeyboardInterrupt):
         ended.wait()
     worker.stop()
+    sending.stop()
     store.close()
 
 

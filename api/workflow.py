@@ -3,6 +3,7 @@ from typing import Any
 
 from api.automation import AutomationSteps
 from api.cds_steps import CdsSteps
+from api.connection_steps import ConnectionSteps
 from api.draft_steps import DraftSteps
 from api.fhir_steps import FhirSteps
 from api.model_versions import ModelSteps
@@ -15,7 +16,8 @@ from api.store import Store
 from api.study_steps import StudySteps
 
 
-class Desk(OrderSteps, AutomationSteps, ModelSteps, ShadowSteps, ProcedureSteps, StudySteps, DraftSteps, ResultSteps, CdsSteps, FhirSteps):
+class Desk(OrderSteps, AutomationSteps, ModelSteps, ShadowSteps, ProcedureSteps, StudySteps, DraftSteps, ResultSteps, CdsSteps, FhirSteps,
+           ConnectionSteps):
     """`suggester` has .suggest(order) -> Suggestion, `reporter` .draft(study, order) -> (Draft, masks by name).
 
     `shadow` is a second suggester, or None: what it says is stored and shown to nobody.

@@ -11,6 +11,7 @@ Severity = Literal["stop", "warn", "inform"]
 Disposition = Literal["auto", "review", "needs-information"]
 Side = Literal["left", "right", "bilateral", "midline"]
 Band = Literal["state", "hedge", "omit"]
+Control = Literal["new", "change", "cancel", "hold", "release", "status"]
 DraftStatus = Literal["draft", "preliminary", "final", "amended", "cancelled"]
 
 
@@ -41,11 +42,12 @@ class Order:
 
     id: str = ""
     text: str = ""
-    control: Literal["new", "change", "cancel"] = "new"
+    control: Control = "new"
     placer_number: str = ""
     filler_number: str = ""
     accession_number: str = ""
     study_instance_uid: str = ""
+    requested_procedure_id: str = ""
     patient: Patient = Patient()
     ordered_exam: str = ""              # as clicked, in words
     ordered_exam_code: str = ""
@@ -193,11 +195,20 @@ class Draft:
 
 
 @dataclass(frozen=True)
+class OrderEvent(Order):
+    """What one message says of an order; the order's state is that of its events by their own time."""
+
+    status: str = ""            # ORC-5, HL7 table 0038
+    event_time: str = ""        # ORC-9 as sent, "" when it names no minute
+    asks: bool = True           # it holds the clinical question itself, not notes alone
+
+
+@dataclass(frozen=True)
 class PatientUpdate:
     """New demographics (ADT^A08); `event_time` decides over what came later but happened earlier."""
 
     patient: Patient
-    event_time: str             # YYYYMMDDHHMM[SS]
+    event_time: str             # HL7 DTM as sent
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from api.hl7.reader import CHARSETS, SEGMENT_NAME, Message, escape_text, read_me
 from data.errors import MessageError, MessageRefused, OrderRejected, WetreadError
 
 ENHANCED = {"A": "C"}           # AA, AE, AR become CA, CE, CR
+ANSWERS = ("ACK", "MCF")        # messages that are answers; they get none
 CONDITIONS = {"OrderRejected": "101", "MessageRefused": "103", "MessageError": "100"}     # ERR-3, table 0357
 
 
@@ -22,9 +23,9 @@ class Reception:
     error: str                  # "" when accepted
 
 
-def receive(raw: bytes, now: str) -> Reception:
+def receive(raw: bytes, now: str, charset: str = "") -> Reception:
     """Read a frame and decide its answer; `now` is YYYYMMDDHHMMSS. Never raises on any bytes."""
-    return glance(raw, now) or read(raw, now)
+    return glance(raw, now) or read(raw, now, charset)
 
 
 def glance(raw: bytes, now: str) -> Reception | None:
@@ -62,13 +63,15 @@ def glance(raw: bytes, now: str) -> Reception | None:
 LETTERS = re.compile(r"[A-Za-z]{2}")
 
 
-def read(raw: bytes, now: str) -> Reception:
+def read(raw: bytes, now: str, charset: str = "") -> Reception:
     """The full reading, for any bytes."""
     try:
-        message = read_message(raw)
+        message = read_message(raw, charset)
     except MessageError as error:
         return Reception(answer_to(None, "AR", error, now), "", "", "", False, str(error))
     kind, control_id = message.kind, message.control_id
+    if message.get("MSH-9.1") in ANSWERS:       # else two systems would acknowledge each other's acknowledgements for ever
+        return Reception(None, message.sender, control_id, kind, False, "")
     handler = HANDLERS.get(kind)
     error: WetreadError | None = None
     if not control_id:

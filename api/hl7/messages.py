@@ -6,14 +6,21 @@ from datetime import date
 
 from api.hl7.reader import Message, Segment
 from data.errors import MessageRefused, OrderRejected
-from data.records import Facts, Order, Patient, PatientMerge, PatientUpdate
+from data.records import Control, Facts, OrderEvent, Patient, PatientMerge, PatientUpdate
 
-Record = Order | PatientUpdate | PatientMerge
+Record = OrderEvent | PatientUpdate | PatientMerge
 
 # ORC-1 (table 0119) -> what it does to the order; a code that is not here is refused by name
-CONTROLS = {"NW": "new", "SN": "new", "CH": "new", "SC": "change", "XO": "change", "XX": "change", "XR": "change", "RP": "change",
-            "RO": "change", "SR": "change", "RL": "change", "HD": "change", "CA": "cancel", "DC": "cancel", "OC": "cancel", "OD": "cancel",
-            "CR": "cancel", "DR": "cancel", "PA": "change", "RE": "change", "RU": "change", "NA": "change", "OK": "change", "UA": "cancel", "": "new"}
+CONTROLS: dict[str, Control] = {
+    **dict.fromkeys(("NW", "SN", "RO", "CH", ""), "new"),
+    **dict.fromkeys(("XO", "XX", "XR", "PA"), "change"),
+    **dict.fromkeys(("RP", "RQ", "RU"), "change"),      # with an RO in the same message: cancel, because RO stands in its place
+    **dict.fromkeys(("CA", "CR", "OC", "DC", "DR", "OD", "UA"), "cancel"),
+    **dict.fromkeys(("HD", "HR", "OH"), "hold"),
+    **dict.fromkeys(("RL", "OE", "OR"), "release"),
+    **dict.fromkeys(("SC", "SR", "SS", "OK", "NA", "RE", "RR", "NR", "CN", "DE", "UC", "UD", "UH", "UR", "UX"), "status"),
+}
+REPLACED = ("RP", "RQ", "RU")
 PRIORITIES = {"S": "STAT", "STAT": "STAT", "A": "URGENT", "ASAP": "URGENT", "URGENT": "URGENT", "U": "URGENT", "CR": "URGENT",
               "T": "URGENT", "TS": "STAT", "EM": "STAT", "E": "STAT"}
 EGFR = {"33914-3", "48642-3", "48643-1", "50044-7", "62238-1", "69405-9", "88293-6", "88294-4", "98979-8", "98980-6"}
@@ -34,7 +41,7 @@ class Group:
         return [segment for segment in self.rest if segment.name == name]
 
 
-def imaging_orders(message: Message) -> tuple[Order, ...]:
+def imaging_orders(message: Message) -> tuple[OrderEvent, ...]:
     """ORM^O01 (4.4.1), OMG^O19 (4.4.4), OMI^O23 (4.4.10): each order of the message.
 
     An order without a clinical question is one too: its sender is told (asked_orders), and a person asks back.
@@ -45,18 +52,24 @@ def imaging_orders(message: Message) -> tuple[Order, ...]:
     setting = message.text("PV1-3") or SETTINGS.get(message.get("PV1-2"), "")
     orders = []
     for control, group in usable_groups(message):
-        orders.append(Order(
+        # ORC-9 is when the step was asked for; of an order that stands it is no date to be examined
+        dates = ("ORC-9", "OBR-6", "ORC-15") if control == "new" else ("OBR-6", "ORC-15")
+        orders.append(OrderEvent(
             text=order_text(message, group),
-            control=control,                # type: ignore[arg-type]    # CONTROLS holds only these three
+            asks=control == "new" or bool(question_of(message, group)),
+            control=control,
+            status=first(message, group, "ORC-5").upper(),
+            event_time=transaction_time(message, group),
             placer_number=first(message, group, "ORC-2.1", "OBR-2.1"),
             filler_number=first(message, group, "ORC-3.1", "OBR-3.1"),
             accession_number=accession(message, group),
             study_instance_uid=study_uid(message, group),
+            requested_procedure_id=next((value for s in group.named("IPC") if (value := message.get("IPC-2.1", s))), ""),
             patient=patient,
             ordered_exam=first(message, group, "OBR-4.2", "OBR-44.2", "OBR-4.5", "OBR-4.1"),
             ordered_exam_code=first(message, group, "OBR-4.1"),
-            priority=priority_of(message, group),       # type: ignore[arg-type]
-            requested_date=first(message, group, "ORC-9", "OBR-6", "ORC-15")[:14],
+            priority=priority_of(message, group),       # type: ignore[arg-type]    # PRIORITIES holds only the three
+            requested_date=first(message, group, *dates)[:14],
             referrer=" ".join(p for p in (first(message, group, "ORC-12.3", "OBR-16.3"), first(message, group, "ORC-12.2", "OBR-16.2")) if p),
             setting=setting,
             age_years=age_years(patient.birth_date, now),
@@ -65,16 +78,18 @@ def imaging_orders(message: Message) -> tuple[Order, ...]:
     return tuple(orders)
 
 
-def usable_groups(message: Message) -> list[tuple[str, Group]]:
+def usable_groups(message: Message) -> list[tuple[Control, Group]]:
     """Each order of the message with what is to be done."""
     found = []
+    replacement = any(s.name == "ORC" and message.get("ORC-1", s).strip().upper() == "RO" for s in message.segments)
     for group in groups(message):
-        control = message.get("ORC-1", group.orc).strip().upper() if group.orc else ""
-        if control not in CONTROLS:
-            raise MessageRefused(f"ORC-1 (Order Control) is '{control[:8]}', expected one of {', '.join(filter(None, CONTROLS))}")
-        if CONTROLS[control] == "new" and group.obr is None:
+        code = message.get("ORC-1", group.orc).strip().upper() if group.orc else ""
+        if code not in CONTROLS:
+            raise MessageRefused(f"ORC-1 (Order Control) is '{code[:8]}', expected one of {', '.join(filter(None, CONTROLS))}")
+        control = "cancel" if code in REPLACED and replacement else CONTROLS[code]
+        if control == "new" and group.obr is None:
             raise MessageRefused("OBR is missing; a new imaging order needs ORC and OBR")
-        found.append((CONTROLS[control], group))
+        found.append((control, group))
     if not found:
         raise MessageRefused("the message holds no ORC or OBR; an order needs both")
     return found
@@ -88,24 +103,30 @@ def asked_orders(message: Message) -> None:
 
 
 def patient_update(message: Message) -> tuple[PatientUpdate, ...]:
-    """ADT^A08 (3.3.8): new demographics of a known patient."""
+    """ADT^A08 (3.3.8), A31 (3.3.31), A28 (3.3.28), A01 and A04 (3.3.1, 3.3.4): the demographics of a patient."""
     patient = patient_of(message)
+    if not patient.id and message.get("MSH-9.2") not in ("A08", "A31"):
+        return ()                   # an admission of somebody whom no order can name
     if not patient.id:
         raise MessageRefused("PID-3 (Patient Identifier List) is empty; send the identifier the orders carry")
     return (PatientUpdate(patient, event_time(message)),)
 
 
 def patient_merge(message: Message) -> tuple[PatientMerge, ...]:
-    """ADT^A40 (3.3.40): MRG-1 is merged into PID-3."""
-    patient, merges = patient_of(message), []
+    """ADT^A40 (3.3.40), A18 (3.3.18), A47 (3.3.47): each MRG-1 becomes part of the PID-3 before it."""
+    pid, merges = None, []
     for segment in message.segments:
-        if segment.name == "MRG":
-            prior = message.get("MRG-1.1", segment)
-            if not prior or not patient.id:
-                raise MessageRefused("MRG-1 (Prior Patient Identifier) or PID-3 is empty; a merge names both")
-            if prior == patient.id:
-                raise MessageRefused("MRG-1 equals PID-3; a patient cannot be merged into itself")
-            merges.append(PatientMerge(prior, patient, event_time(message)))
+        if segment.name == "PID":
+            pid = segment
+        if segment.name != "MRG":
+            continue
+        patient = patient_of(message, pid)
+        prior = identifier(message, "MRG-1", segment)
+        if not prior or not patient.id:
+            raise MessageRefused("MRG-1 (Prior Patient Identifier) or PID-3 is empty; a merge names both")
+        if prior == patient.id:
+            raise MessageRefused("MRG-1 equals PID-3; a patient cannot be merged into itself")
+        merges.append(PatientMerge(prior, patient, event_time(message)))
     if not merges:
         raise MessageRefused("the message holds no MRG segment; a merge names the prior identifier there")
     return tuple(merges)
@@ -115,8 +136,14 @@ HANDLERS: dict[str, Callable[[Message], tuple[Record, ...]]] = {
     "ORM^O01": imaging_orders,
     "OMI^O23": imaging_orders,
     "OMG^O19": imaging_orders,
+    "ADT^A01": patient_update,
+    "ADT^A04": patient_update,
     "ADT^A08": patient_update,
+    "ADT^A28": patient_update,
+    "ADT^A31": patient_update,
+    "ADT^A18": patient_merge,
     "ADT^A40": patient_merge,
+    "ADT^A47": patient_merge,
 }
 # what tells, before the acknowledgement, whether the handler will accept; where none stands here, the handler itself
 CHECKS: dict[str, Callable[[Message], object]] = {"ORM^O01": asked_orders, "OMI^O23": asked_orders, "OMG^O19": asked_orders}
@@ -150,16 +177,7 @@ def first(message: Message, group: Group, *paths: str) -> str:
 
 def order_text(message: Message, group: Group) -> str:
     """All free text of an order, one line each: reason, clinical information, notes, text observations."""
-    lines = []
-    if group.obr:
-        # senders that count fields by hand put the reason in OBR-29 or OBR-30; an id there (29 is a parent EIP) has no blank
-        for path in ("OBR-31", "OBR-13", "OBR-30", "OBR-29"):
-            said = message.text(path, group.obr)
-            if path in ("OBR-29", "OBR-30") and (" " not in said and "?" not in said and "-" not in said):
-                continue
-            if path == "OBR-29" and re.fullmatch(r"[\w.&-]+( [\w.&-]+)?", said):
-                continue
-            lines.append(re.sub(r"^R (?=\S)", "", said) if path == "OBR-29" else said)
+    lines = question_of(message, group)
     if group.orc:
         lines.append(message.text("ORC-16", group.orc))
     lines += [message.text("NTE-3", s) for s in group.named("NTE")]
@@ -169,6 +187,28 @@ def order_text(message: Message, group: Group) -> str:
             lines.append(f"{name}: {said}" if name and said else said)
     lines += [message.get("DG1-3.2", s) or message.get("DG1-3.1", s) for s in group.named("DG1")]
     return "\n".join(dict.fromkeys(line for line in lines if line))
+
+
+def question_of(message: Message, group: Group) -> list[str]:
+    """Reason for study and relevant clinical information."""
+    if not group.obr:
+        return []
+    lines = []
+    # senders that count fields by hand put the reason in OBR-29 or OBR-30; an id there (29 is a parent EIP) has no blank
+    for path in ("OBR-31", "OBR-13", "OBR-30", "OBR-29"):
+        said = message.text(path, group.obr)
+        if path in ("OBR-29", "OBR-30") and (" " not in said and "?" not in said and "-" not in said):
+            continue
+        if path == "OBR-29" and re.fullmatch(r"[\w.&-]+( [\w.&-]+)?", said):
+            continue
+        lines.append(re.sub(r"^R (?=\S)", "", said) if path == "OBR-29" else said)
+    return [line for line in lines if line]
+
+
+def transaction_time(message: Message, group: Group) -> str:
+    """ORC-9 (4.5.1.9), when the step was taken; a mere date would put a cancel before the order of that morning."""
+    time = first(message, group, "ORC-9")
+    return time if re.match(r"\d{12}", time) else ""
 
 
 def accession(message: Message, group: Group) -> str:
@@ -212,15 +252,25 @@ def facts_of(message: Message, segments: list[Segment]) -> Facts:
     return Facts(egfr=egfr, egfr_date=egfr_date, allergies=tuple(a for a in allergies if a), weight_kg=weight, pregnant=pregnant)
 
 
-def patient_of(message: Message) -> Patient:
-    """PID; of several identifiers the medical record number (type MR), else the first."""
-    identifiers = list(zip(message.repetitions("PID-3.1"), message.repetitions("PID-3.5"), strict=False))
-    chosen = next((number for number, kind in identifiers if kind == "MR"), identifiers[0][0] if identifiers else "")
-    sex = message.get("PID-8").strip().upper()[:1]
-    born = message.get("PID-7")[:8]
-    name = next((segment.fields[5] for segment in message.segments if segment.name == "PID" and len(segment.fields) > 5), "")
-    return Patient(id=chosen, name=name.split(message.separators[2])[0], birth_date=born if re.fullmatch(r"\d{8}", born) else "",
+def patient_of(message: Message, segment: Segment | None = None) -> Patient:
+    """The first PID, or the one given."""
+    sex = message.get("PID-8", segment).strip().upper()[:1]
+    born = message.get("PID-7", segment)[:8]
+    return Patient(id=identifier(message, "PID-3", segment), name=person_name(message, segment),
+                   birth_date=born if re.fullmatch(r"\d{8}", born) else "",
                    sex=sex if sex in ("M", "F", "O") else "U")      # type: ignore[arg-type]
+
+
+def identifier(message: Message, path: str, segment: Segment | None = None) -> str:
+    """Of several identifiers the medical record number (type MR), else the first."""
+    found = list(zip(message.repetitions(f"{path}.1", segment), message.repetitions(f"{path}.5", segment), strict=False))
+    return next((number for number, kind in found if kind == "MR" and number), found[0][0] if found else "")
+
+
+def person_name(message: Message, segment: Segment | None) -> str:
+    """PID-5.1 to 5.5, unescaped, joined by ^ whatever the sender separates by; of a family name with its parts the whole (FN.1)."""
+    parts = [message.get(f"PID-5.{n}.1", segment).replace("^", " ") for n in range(1, 6)]
+    return "^".join(parts).rstrip("^")
 
 
 def age_years(birth_date: str, when: str) -> float | None:
@@ -235,4 +285,4 @@ def age_years(birth_date: str, when: str) -> float | None:
 
 
 def event_time(message: Message) -> str:
-    return (message.get("EVN-6") or message.get("EVN-2") or message.get("MSH-7"))[:14]
+    return message.get("EVN-6") or message.get("EVN-2") or message.get("MSH-7")

@@ -18,7 +18,8 @@ AI_NOTE = "Drafted by software; preliminary, not read by a radiologist. Not for 
 
 
 def report_message(draft: dict[str, Any], study: dict[str, Any], order: dict[str, Any] | None, status: str, control_id: str, now: str) -> bytes:
-    """ORU^R01 2.5.1: an OBX for each section, OBR-25 and OBX-11 `status` P, F or C; the study as 113014^DICOM Study^DCM.
+    """ORU^R01 2.5.1 after IHE RAD-128 (Results Distribution): an OBX for each section, OBR-25 and OBX-11 `status` P, F or C; who signed in
+    OBR-32; the study as 113014^DICOM Study^DCM.
 
     Raises: StateError when the draft's status does not allow it: an unsigned draft never leaves as final.
     """
@@ -29,10 +30,10 @@ def report_message(draft: dict[str, Any], study: dict[str, Any], order: dict[str
     stamp = digits(now)
     lines = [header("ORU^R01^ORU_R01", control_id, stamp), pid(patient),
              fields("ORC", "RE", record.get("placer_number"), record.get("filler_number")),
-             observation_request(record, study, stamp, status)]
+             observation_request(record, study, stamp, status, draft.get("signed_by", "") if status != "P" else "")]
     number = 0
     for name in SECTIONS:
-        words = (draft.get("sections") or {}).get(name)
+        words = (draft.get("sections") or {}).get(name, "").replace("\r\n", "\n").replace("\r", "\n")
         if words:
             number += 1
             lines.append(f"OBX|{number}|TX|{LOINC[name]}||{escape_text(words)}||||||{status}|||{stamp}")
@@ -81,12 +82,13 @@ def pid(patient: dict[str, Any]) -> str:
     return f"PID|1||{text(patient.get('id'))}||{name}||{digits(patient.get('birth_date') or '')[:8]}|{text(patient.get('sex') or 'U')}"
 
 
-def observation_request(record: dict[str, Any], study: dict[str, Any], stamp: str, status: str) -> str:
+def observation_request(record: dict[str, Any], study: dict[str, Any], stamp: str, status: str, signed_by: str) -> str:
     exam = record.get("ordered_exam") or study.get("description") or "Imaging study"
     parts = ["OBR", "1", text(record.get("placer_number")), text(record.get("filler_number")),
              f"{text(record.get('ordered_exam_code')) or '18782-3'}^{text(exam)}", "", "", stamp] + [""] * 36
     parts[18] = text(record.get("accession_number") or study.get("accession_number"))
     parts[22], parts[25] = stamp, status
+    parts[32] = f"&{text(signed_by)}" if signed_by else ""      # NDL.1 is a CNN: identifier, family name
     return "|".join(parts).rstrip("|")
 
 

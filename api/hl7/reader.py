@@ -94,8 +94,8 @@ def address(path: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(int(number) for number in rest.split("."))
 
 
-def read_message(raw: bytes) -> Message:
-    """Read one message; raises MessageError when it has no MSH or no usable delimiters."""
+def read_message(raw: bytes, charset: str = "") -> Message:
+    """Read one message, of `charset` (table 0211) when its MSH-18 is empty; raises MessageError when it has no MSH or no usable delimiters."""
     body = raw.strip(b"\x0b\x1c\r\n\t \x00").removeprefix(b"\xef\xbb\xbf")
     at = body.find(b"MSH")
     if at > 0 and body[:3] in (b"FHS", b"BHS"):
@@ -104,7 +104,7 @@ def read_message(raw: bytes) -> Message:
         raise MessageError("MSH is missing at the start; send one HL7 v2 message a frame, beginning with MSH")
     first = body[:4096].replace(b"\n", b"\r").partition(b"\r")[0].decode("latin-1")
     separators = delimiters(first)
-    text, notes = decode(body, first, separators)
+    text, notes = decode(body, first, separators, charset)
     segments = []
     for words in text.replace("\r\n", "\r").replace("\n", "\r").split("\r"):
         if not words or words.isspace():
@@ -136,10 +136,10 @@ def delimiters(first: str) -> str:
     return separators
 
 
-def decode(body: bytes, first: str, separators: str) -> tuple[str, list[str]]:
+def decode(body: bytes, first: str, separators: str, charset: str) -> tuple[str, list[str]]:
     fields = first.split(separators[0])
     named = fields[17].split(separators[2])[0].strip().upper() if len(fields) > 17 else ""
-    codec = CHARSETS.get(named)
+    codec = CHARSETS.get(named or charset)
     if codec:
         try:
             return body.decode(codec), []
@@ -185,17 +185,20 @@ def unescape(value: str, separators: str) -> str:
 
 
 def escape_text(text: str, separators: str = "|^~\\&") -> str:
-    """Text that decodes back to itself inside a field: delimiters, line breaks and control characters."""
+    """Text that decodes back to itself inside a field: delimiters, line breaks, control characters and Unicode's own line ends."""
     field_, component, repetition, mark, subcomponent = separators
     names = {mark: "E", field_: "F", component: "S", repetition: "R", subcomponent: "T"}
     said = []
-    for letter in text.replace("\r\n", "\n").replace("\r", "\n"):
+    for letter in text:
         if letter in names:
             said.append(f"{mark}{names[letter]}{mark}")
         elif letter == "\n":
             said.append(f"{mark}.br{mark}")
-        elif ord(letter) < 32:
-            said.append(f"{mark}X{ord(letter):02X}{mark}")
+        elif ord(letter) < 32 or letter in LINE_ENDS:
+            said.append(f"{mark}X{letter.encode().hex().upper()}{mark}")
         else:
             said.append(letter)
     return "".join(said)
+
+
+LINE_ENDS = "\x7f\x85\u2028\u2029"

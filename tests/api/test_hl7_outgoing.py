@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.hl7.outgoing import order_update, report_message
-from api.hl7.reader import read_message
+from api.hl7.reader import escape_text, read_message
 from data.errors import StateError
 
 ORDER = {"order": {"placer_number": "P1", "filler_number": "F1", "accession_number": "A1",
@@ -36,9 +36,39 @@ def test_a_status_that_does_not_allow_it_never_leaves(status, letter):
         report(status, letter)
 
 
+def test_a_signed_report_says_by_whom_and_a_preliminary_one_nobody():
+    draft = {"status": "final", "sections": {"impression": "x"}, "signed_by": "anna"}
+    assert read_message(report_message(draft, {"id": "1.2.3"}, ORDER, "F", "WC1", NOW)).get("OBR-32.1.2") == "anna"
+    assert read_message(report_message({**draft, "status": "preliminary"}, {"id": "1"}, ORDER, "P", "WC1", NOW)).get("OBR-32") == ""
+
+
 def test_a_preliminary_report_says_that_software_wrote_it():
     message = report("preliminary", "P")
     assert any("Drafted by software" in message.get("NTE-3", s) for s in message.segments if s.name == "NTE")
+
+
+HOSTILE = st.text(alphabet=st.sampled_from("aX.|^~\\&\r\n\t\x00\x0b\x1c\x1e\x7f\x85\u2028ü日"), max_size=30)
+
+
+@settings(max_examples=500, deadline=None)
+@given(HOSTILE)
+def test_any_text_decodes_back_to_itself_in_its_own_field(words):
+    escaped = escape_text(words)
+    assert not set(escaped) & set("|^~&\r\n\x0b\x1c\x85\u2028")
+    message = read_message(f"MSH|^~\\&|A|B|C|D|1||ORU^R01|1|P|2.5||||||UNICODE UTF-8\rOBX|1|TX|x||{escaped}|end\r".encode())
+    assert message.get("OBX-5.1") == words and message.get("OBX-6") == "end" and len(message.segments) == 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(HOSTILE, HOSTILE)
+def test_no_text_of_an_order_breaks_out_of_its_field(name, words):
+    order = {"order": {"placer_number": words, "filler_number": words, "accession_number": words, "ordered_exam": words, "ordered_exam_code": words,
+                       "patient": {"id": words, "name": name, "birth_date": "", "sex": "F"}}}
+    decision = {"action": "change", "protocol": "MR_STROKE", "reason": words}
+    message = read_message(order_update(order, {**SUGGESTION, "question": words}, decision, "WC1", NOW))
+    assert [s.name for s in message.segments][:4] == ["MSH", "PID", "ORC", "OBR"] and {s.name for s in message.segments[4:]} == {"NTE"}
+    assert [message.get(path) for path in ("PID-3.1", "ORC-2.1", "ORC-3.1", "OBR-4.1", "OBR-4.2", "OBR-18.1")] == [words] * 6
+    assert message.get("PID-8") == "F" and message.get("OBR-44.1") == "MR_STROKE"
 
 
 @settings(max_examples=40, deadline=None)

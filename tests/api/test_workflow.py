@@ -563,7 +563,7 @@ def test_a_suggestion_and_a_decision_go_to_every_destination_once(sending, store
     assert all(b"P1" in raw and b"CT_HEAD_WO" in raw for _, _, raw in rows)
     sending.decide("P1", "change", "CT_HEAD_WWO", user="anna")
     assert len(sent(sending, "order update")) == 4 and b"CT_HEAD_W" in sent(sending, "order update")[-1][2]
-    assert sum(job["kind"] == "send" for job in store.jobs()) == 4
+    assert sorted(job["key"] for job in store.jobs() if job["kind"] == "send") == ["send:archive", "send:ris"]
 
 
 def test_nothing_is_sent_before_a_person_acts_and_final_only_after_the_signature(sending):
@@ -577,6 +577,17 @@ def test_nothing_is_sent_before_a_person_acts_and_final_only_after_the_signature
     status = [next(line for line in raw.split(b"\r") if line.startswith(b"OBR")).split(b"|")[25] for raw in reports]
     assert status == [b"P", b"F", b"C"]
     assert all(b"A1" in raw and b"X1" in raw for raw in reports) and b"No bleed." in reports[2]
+
+
+def test_no_preliminary_report_follows_a_signed_one_and_a_second_signature_is_a_correction(sending):
+    first = drafted(sending)["draft"]["id"]
+    sending.sign_draft(first, "anna", 1)
+    late = drafted(sending, 3)["drafts"][0]["id"]
+    with pytest.raises(StateError, match="signed report"):
+        sending.make_preliminary(late, "ben", 1)
+    sending.sign_draft(late, "ben", 1)
+    rows = [sending.store.outbox(row["id"]) for row in reversed(sending.store.outbox_rows())]
+    assert [(row["result_status"], row["study_id"]) for row in rows if row["destination"] == "ris"] == [("F", "1.2.3"), ("C", "1.2.3")]
 
 
 def test_a_message_that_cannot_be_built_stops_no_signature_and_is_seen_in_the_outbox(sending, monkeypatch):
