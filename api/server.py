@@ -20,6 +20,7 @@ from api.cds.child import ChildSuggester
 from api.cds.prompt import Prompt
 from api.dicom.scp import DicomServer
 from api.hl7.mllp import Listener
+from api.http_limits import LimitedHttp
 from api.inference import LateReporter, LateSuggester
 from api.model_versions import folder_in_use
 from api.settings import Settings
@@ -52,7 +53,7 @@ async def serve(settings: Settings) -> None:
     app = create_app(desk, settings)
     model, rules = ChildSuggester(settings.device, folder=lambda: folder_in_use(store, "shown")), ChildSuggester(model=False)
     app.state.prompt = Prompt(model, rules)
-    http = uvicorn.Server(uvicorn.Config(app, host=settings.host, port=settings.http,
+    http = uvicorn.Server(uvicorn.Config(app, host=settings.host, port=settings.http, http=LimitedHttp, ws="none",
                                          log_level="warning", server_header=False, access_log=False))
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
