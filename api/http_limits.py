@@ -4,7 +4,8 @@ import logging
 import time
 from typing import Any
 
-from starlette.types import Message, Receive
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.errors import TooLarge, TooSlow
@@ -66,6 +67,11 @@ class LimitedHttp(HttpToolsProtocol):
         if self.deadline is not None:
             self.deadline.cancel()
         self.deadline = None if seconds is None else self.loop.call_later(seconds, self.transport.close)
+
+
+def http_server(app: ASGIApp, host: str, port: int) -> uvicorn.Server:
+    return uvicorn.Server(uvicorn.Config(app, host=host, port=port, http=LimitedHttp, ws="none", log_level="warning", server_header=False,
+                                         access_log=False))
 
 
 def bounded(receive: Receive, limit_bytes: int) -> Receive:

@@ -13,14 +13,12 @@ import sys
 import threading
 from pathlib import Path
 
-import uvicorn
-
 from api.app import create_app
 from api.cds.child import ChildSuggester
 from api.cds.prompt import Prompt
 from api.dicom.scp import DicomServer
 from api.hl7.mllp import Listener
-from api.http_limits import LimitedHttp
+from api.http_limits import http_server
 from api.inference import LateReporter, LateSuggester
 from api.model_versions import folder_in_use
 from api.settings import Settings
@@ -53,8 +51,7 @@ async def serve(settings: Settings) -> None:
     app = create_app(desk, settings)
     model, rules = ChildSuggester(settings.device, folder=lambda: folder_in_use(store, "shown")), ChildSuggester(model=False)
     app.state.prompt = Prompt(model, rules)
-    http = uvicorn.Server(uvicorn.Config(app, host=settings.host, port=settings.http, http=LimitedHttp, ws="none",
-                                         log_level="warning", server_header=False, access_log=False))
+    http = http_server(app, settings.host, settings.http)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     await listener.start()

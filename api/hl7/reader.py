@@ -103,11 +103,11 @@ def read_message(raw: bytes) -> Message:
         body = body[at:]            # a batch of one: its envelope carries nothing we use
     if not body.startswith(b"MSH") or len(body) < 8:
         raise MessageError("MSH is missing at the start; send one HL7 v2 message a frame, beginning with MSH")
-    if (count := body.count(b"\r") + body.count(b"\n")) > LINES_MAX:
-        raise MessageError(f"the message has {count} lines, at most {LINES_MAX} are read; send it in several messages")
-    if (count := body.count(body[3:4])) > FIELDS_MAX:
-        raise MessageError(f"the message has {count} fields, at most {FIELDS_MAX} are read; send it in several messages")
+    if too_much(body):
+        raise MessageError(f"the message has more than {LINES_MAX} lines or {FIELDS_MAX} fields; send it in several messages")
     first = body[:4096].replace(b"\n", b"\r").partition(b"\r")[0].decode("latin-1")
+    if len(first) < 4:
+        raise MessageError("MSH ends after its name; send |^~\\& and the fields after it")
     separators = delimiters(first)
     text, notes = decode(body, first, separators)
     lines: list[list[str]] = []
@@ -130,6 +130,11 @@ def read_message(raw: bytes) -> Message:
     return Message(raw, separators, tuple(segments), tuple(dict.fromkeys(notes)), firsts)
 
 
+def too_much(raw: bytes) -> bool:
+    """Whether a message has more lines or fields than are read; told by its bytes, at the cost of looking through them."""
+    return raw.count(b"\r") + raw.count(b"\n") > LINES_MAX or raw.count(raw[3:4]) > FIELDS_MAX
+
+
 def delimiters(first: str) -> str:
     """MSH-1 and MSH-2; missing ones take the recommended value (2.5.1 section 2.5.4)."""
     field_separator = first[3]
@@ -138,8 +143,8 @@ def delimiters(first: str) -> str:
     # some senders double the backslash (|^~\\\\&|): each character counts once
     encoding = "".join(dict.fromkeys(first[4:].split(field_separator, 1)[0]))[:4]
     separators = field_separator + encoding + "^~\\&"[len(encoding):]
-    if len(set(separators)) != 5 or not separators.isascii():
-        raise MessageError("MSH-1 and MSH-2 use one character twice, or one that is no ASCII; send |^~\\&")
+    if len(set(separators)) != 5 or not separators.isascii() or any(mark.isalnum() for mark in separators):
+        raise MessageError("MSH-1 and MSH-2 use one character twice, a letter, a digit or no ASCII; send |^~\\&")
     return separators
 
 
