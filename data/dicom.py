@@ -60,7 +60,7 @@ class Frame:
 
 def instance_header(data: bytes) -> dict[str, str]:
     """Identifying tags of one instance, without its pixels; absent ones are "". Raises ImageError for what is no DICOM."""
-    header = read_header(data, "the instance")
+    header = read_header(data, "the instance", IDENTIFYING)
     row = {name: as_text(header, name) for name in IDENTIFYING}
     row["TransferSyntaxUID"] = str(header.file_meta.get("TransferSyntaxUID", "")) if hasattr(header, "file_meta") else ""
     return row
@@ -138,15 +138,16 @@ def list_files(paths: Iterable[Path] | Path) -> list[Path]:
     return sorted(files)
 
 
-def read_header(source: Path | bytes, name: str) -> FileDataset:
-    """All but the pixels, once the bytes are known to be cheap to read."""
+def read_header(source: Path | bytes, name: str, keywords: tuple[str, ...] = ()) -> FileDataset:
+    """All but the pixels, or of that only `keywords`, once the bytes are known to be cheap to read."""
     try:
         if isinstance(source, Path):
             with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 check_structure(data)
         else:
             check_structure(source)
-        header = pydicom.dcmread(source if isinstance(source, Path) else io.BytesIO(source), stop_before_pixels=True)
+        header = pydicom.dcmread(source if isinstance(source, Path) else io.BytesIO(source), stop_before_pixels=True,
+                                 specific_tags=list(keywords) or None)
         header.get("SOPInstanceUID")
     except ImageError as error:
         raise ImageError(f"{name}: {error.args[0]}") from None

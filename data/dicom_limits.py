@@ -41,7 +41,7 @@ def check_structure(data: Bytes) -> None:
 
 def check_dataset(data: Bytes, start: int = 0, explicit: bool = False, little: bool = True) -> None:
     """The same for a data set without its file's head, as a DICOM message carries it."""
-    Walk(data, little).dataset(start, len(data), explicit, 0, False)
+    Walk(data, little).dataset(start, len(data), explicit, 0, False, False)
 
 
 def after_meta(data: Bytes) -> tuple[int, str]:
@@ -86,8 +86,11 @@ class Walk:
         if self.seen > MAX_ELEMENTS:
             raise ImageError(f"the instance has more than {MAX_ELEMENTS} attributes, items and fragments; send it in parts")
 
-    def dataset(self, at: int, end: int, explicit: bool, depth: int, delimited: bool) -> int:
-        """Walk the elements from `at`; gives where the data set ends."""
+    def dataset(self, at: int, end: int, explicit: bool, depth: int, delimited: bool, strict: bool) -> int:
+        """Walk the elements from `at`; gives where the data set ends.
+
+        `strict`: within a sequence of undefined length, where a length that is too long would lead another reader elsewhere than us.
+        """
         data, head, plain_head = self.data, self.head, self.plain_head
         if at + 8 <= end:           # what the first element shows counts, as in pydicom: some files are not what they say
             letters = data[at + 4:at + 6].isalpha() and data[at + 4:at + 6].isupper()
@@ -108,17 +111,18 @@ class Walk:
             if group == 0xFFFE and delimited and element == ITEM_END:
                 return at + 8
             if length == UNDEFINED:
-                inner = explicit and vr not in (b"UN", b"")
-                at = self.items(value, end, inner, depth + 1, True, (group << 16 | element) in PIXELS)
+                at = self.items(value, end, explicit, depth + 1, True, True, (group << 16 | element) in PIXELS)
                 continue
             if value + length > end:
+                if strict:
+                    raise ImageError("an attribute within a sequence is longer than its item; send the instance again")
                 return end                          # the file ends early; what reads it stops here too
             if vr in (b"SQ", b"UN", b"") and length >= 8 and data[value:value + 4] == self.item_tag:
-                self.items(value, value + length, explicit and vr == b"SQ", depth + 1, False, False)
+                self.items(value, value + length, explicit, depth + 1, False, strict, False)
             at = value + length
         return end
 
-    def items(self, at: int, end: int, explicit: bool, depth: int, delimited: bool, pixels: bool) -> int:
+    def items(self, at: int, end: int, explicit: bool, depth: int, delimited: bool, strict: bool, pixels: bool) -> int:
         """Walk the items of a sequence, or the fragments of encapsulated pixels."""
         if depth > MAX_DEPTH:
             raise ImageError(f"the instance has sequences nested more than {MAX_DEPTH} deep; send it without them")
@@ -127,17 +131,19 @@ class Walk:
             if group == 0xFFFE and element == SEQUENCE_END and delimited:
                 return at + 8
             if group != 0xFFFE or element != ITEM:
-                if delimited:
+                if strict:
                     raise ImageError("a sequence of undefined length holds something else than items; send the instance again")
                 return end
             self.count()
             if length == UNDEFINED:
-                at = self.dataset(at + 8, end, explicit, depth, True)
+                at = self.dataset(at + 8, end, explicit, depth, True, strict)
                 continue
             if at + 8 + length > end:
+                if strict and not pixels:
+                    raise ImageError("an item is longer than its sequence; send the instance again")
                 return end
             if not pixels:
-                self.dataset(at + 8, at + 8 + length, explicit, depth, False)
+                self.dataset(at + 8, at + 8 + length, explicit, depth, False, strict)
             at += 8 + length
         return end
 

@@ -57,9 +57,12 @@ def metadata(path: Path, address: str) -> dict[str, Any]:
     vr = image["PixelData"].VR if pixels else ""
     if pixels:
         del image.PixelData
-    # pydicom's own `to_json_dict` stops at a value its VR forbids; such a value is left out instead
-    found: dict[str, Any] = image.to_json_dict(bulk_data_threshold=BULK_BYTES, bulk_data_element_handler=lambda e: f"{address}/bulkdata/{e.tag:08X}",
-                                               suppress_invalid_tags=True)
+    try:
+        # pydicom's own `to_json_dict` stops at a value its VR forbids; such a value is left out instead
+        found: dict[str, Any] = image.to_json_dict(bulk_data_threshold=BULK_BYTES, suppress_invalid_tags=True,
+                                                   bulk_data_element_handler=lambda e: f"{address}/bulkdata/{e.tag:08X}")
+    except Exception as error:      # within sequences it reads on, and raises many kinds
+        raise ImageError(f"a sequence cannot be read ({type(error).__name__}); GET the instance itself") from None
     if pixels:
         found["7FE00010"] = {"vr": vr if vr in ("OB", "OW") else "OW", "BulkDataURI": f"{address}/bulkdata/7FE00010"}
     found["00083002"] = {"vr": "UI", "Value": [str(image.file_meta.TransferSyntaxUID)]}
@@ -80,7 +83,7 @@ def bulk_data(path: Path, tag: str) -> bytes:
     image = dcmread(path)
     try:
         element = image[int(tag, 16)]
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         raise NotFound("there is no such attribute in the instance; its metadata names those that are given by reference") from None
     if not isinstance(element.value, bytes):
         raise InputError("the attribute is no binary value; it stands in the metadata")

@@ -80,6 +80,7 @@ class LimitedHandler(RequestHandler):
         if hasattr(self.request, "do_handshake"):       # here and not in accept(), which one silent peer would hold for all
             self.request.settimeout(HANDSHAKE_S)
             self.request.do_handshake()
+        self.request.settimeout(PDU_WAIT_S)             # a peer that stops in the middle of a PDU, or takes no answers
         super().handle()
 
     def _create_association(self) -> Association:

@@ -102,6 +102,7 @@ def send(port, data, syntax):
     from pynetdicom.dimse_primitives import C_STORE
 
     with associated(port, (CT, syntax)) as association:
+        association.dimse_timeout = 300         # a busy machine is not what is tested
         request = C_STORE()
         request.MessageID, request.AffectedSOPClassUID, request.AffectedSOPInstanceUID, request.Priority = 1, CT, "1.2.3.4.5", 2
         request.DataSet = io.BytesIO(data[132 + 12 + struct.unpack_from("<L", data, 140)[0]:])
@@ -149,6 +150,15 @@ def test_deep_sequences_are_refused_and_those_at_the_limit_can_be_looked_at(desk
     data = with_elements(sequences(MAX_DEPTH, delimited))
     keep_instance(desk, data, "test")
     assert client.get(INSTANCE.format(dcmread(io.BytesIO(data)).SOPInstanceUID) + "/metadata").status_code == 200
+
+
+@pytest.mark.parametrize("inner", [
+    struct.pack("<HH2sHL", 0x0077, 0x1001, b"OB", 0, 0xFFFFFF), struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFF),
+    struct.pack("<HHL", 0x0008, 0x0005, 0)])
+def test_lengths_that_lead_out_of_a_sequence_of_undefined_length_are_refused(inner):
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, len(inner)) + inner if inner[2:4] == b"\x01\x10" else inner
+    with pytest.raises(ImageError):
+        check_structure(with_elements(struct.pack("<HH2sHL", 0x0077, 0x1001, b"SQ", 0, 0xFFFFFFFF) + item + b"\0" * 64))
 
 
 def test_half_a_million_empty_attributes_are_refused_by_their_count():
@@ -267,6 +277,14 @@ def test_a_pdu_that_drips_in_ends_its_association(server, monkeypatch):
                 except TimeoutError:
                     continue
         assert time.monotonic() < until
+    still_serves(server.port)
+
+
+def test_a_pdu_that_stops_ends_its_association(server, monkeypatch):
+    monkeypatch.setattr(listener, "PDU_WAIT_S", 0.5)
+    with socket.create_connection(("127.0.0.1", server.port)) as line:
+        line.sendall(struct.pack(">BBL", 1, 0, 200) + b"\0" * 100)
+        assert ended(line, 60)
     still_serves(server.port)
 
 

@@ -18,20 +18,34 @@ def labelled(codec):
     return PLAIN.replace(b"|2.5.1\r", b"|2.5.1||||||" + codec + b"\r", 1)
 
 
-@pytest.mark.parametrize("raw, code", [
-    (PLAIN + b"".join(b"OBX|%d|TX|X^note||line %d\r" % (n, n) for n in range(1600)), "AA"),
-    (PLAIN.replace(b"|7|", b"|" + b"^".join(b"c%d" % n for n in range(16_000)) + b"|"), "AA"),
-    (PLAIN.replace(b"|7|", b"|" + b"~&^" * 100_000 + b"7|"), "AA"),
-    (PLAIN + b"OBX|1|TX|X||" + b"x" * 5_000_000 + b"\r", "AA"),
-    (PLAIN + b"NTE|1||\\" * 20_000 + b"\r", "AA"),
-    (PLAIN + b"ZZZ" + b"|" * 100_000 + b"\r" + b"broken\r" * (LINES_MAX - 100), "AA"),
-    (labelled(b"UNICODE UTF-16"), "AA"), (labelled(b"UNICODE UTF-32"), "AA"), (labelled(b"~~~"), "AA"), (labelled(b"ISO IR87"), "AA"),
-    (PLAIN + b"OBX|1|TX\r" * LINES_MAX, "AR"), (PLAIN + b"ZZZ" + b"|" * FIELDS_MAX + b"\r", "AR"),
-    (b"MSH^\\&|RS", "AR"), (b"MSH|RS", "AR"), (b"MSH\xc3\xa9^~\\&\xc3\xa9RIS\xc3\xa9\r", "AR"), (b"MSH|^~\\\xe9|RIS\r", "AR"), (b"MSH\x00\x00\x00\x00\x00", "AR"),
-    (b"\r" * 100_000, "AR"), (b"\x00" * 100_000, "AR"), (b"MSH|" * 50_000, "AR"), (b"MSH\r", "AR"), (b"MSH\r\0\0\0\1", "AR"), (b"", "AR")],
-    ids=["1600 OBX", "16000 components", "separators alone", "5 MB", "escapes that do not end", "broken lines", "UTF-16 that is none", "UTF-32 that is none",
-         "no character set", "JIS", "too many lines", "too many fields", "MSH^", "MSH|RS", "separator of two bytes", "Latin-1 separator", "zeros after MSH",
-         "line ends", "zeros", "MSH without end", "MSH alone", "MSH and zeros", "nothing"])
+HOSTILE = {
+    "1600 OBX": (PLAIN + b"".join(b"OBX|%d|TX|X^note||line %d\r" % (n, n) for n in range(1600)), "AA"),
+    "16000 components": (PLAIN.replace(b"|7|", b"|" + b"^".join(b"c%d" % n for n in range(16_000)) + b"|"), "AA"),
+    "separators alone": (PLAIN.replace(b"|7|", b"|" + b"~&^" * 100_000 + b"7|"), "AA"),
+    "5 MB": (PLAIN + b"OBX|1|TX|X||" + b"x" * 5_000_000 + b"\r", "AA"),
+    "escapes that do not end": (PLAIN + b"NTE|1||\\" * 20_000 + b"\r", "AA"),
+    "broken lines": (PLAIN + b"ZZZ" + b"|" * 100_000 + b"\r" + b"broken\r" * (LINES_MAX - 100), "AA"),
+    "UTF-16 that is none": (labelled(b"UNICODE UTF-16"), "AA"),
+    "UTF-32 that is none": (labelled(b"UNICODE UTF-32"), "AA"),
+    "no character set": (labelled(b"~~~"), "AA"),
+    "JIS": (labelled(b"ISO IR87"), "AA"),
+    "too many lines": (PLAIN + b"OBX|1|TX\r" * LINES_MAX, "AR"),
+    "too many fields": (PLAIN + b"ZZZ" + b"|" * FIELDS_MAX + b"\r", "AR"),
+    "letters as delimiters": (b"MSH^\\&|RS", "AR"),
+    "a short MSH": (b"MSH|RS", "AR"),
+    "a separator of two bytes": (b"MSH\xc3\xa9^~\\&\xc3\xa9RIS\xc3\xa9\r", "AR"),
+    "a Latin-1 separator": (b"MSH|^~\\\xe9|RIS\r", "AR"),
+    "zeros after MSH": (b"MSH\x00\x00\x00\x00\x00", "AR"),
+    "line ends": (b"\r" * 100_000, "AR"),
+    "zeros": (b"\x00" * 100_000, "AR"),
+    "MSH without end": (b"MSH|" * 50_000, "AR"),
+    "MSH alone": (b"MSH\r", "AR"),
+    "MSH and a broken line": (b"MSH\r\0\0\0\1", "AR"),
+    "nothing": (b"", "AR"),
+}
+
+
+@pytest.mark.parametrize("raw, code", HOSTILE.values(), ids=HOSTILE)
 def test_a_message_that_is_meant_to_hurt_gets_one_answer_and_is_kept(tmp_path, raw, code):
     answers, rows = exchange(tmp_path, [frame(raw), frame(ORDER % (b"C2", b"2", b"2"))], 2)
     assert msa(answers[0])[0] == code and msa(answers[1]) == ["AA", "C2"]
