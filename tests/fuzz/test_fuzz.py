@@ -22,5 +22,5 @@ def test_changed_inputs_are_taken_or_refused(name, tmp_path):
     seconds = os.environ.get("WETREAD_FUZZ_S", "2")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-m", "tests.fuzz.run", name, "--seconds", seconds], cwd=tmp_path, env=environment,
-                          capture_output=True, text=True, timeout=int(seconds) * 5 + 300)
+                          capture_output=True, text=True, timeout=int(seconds) * 5 + 400)
     assert done.returncode == 0, done.stdout
