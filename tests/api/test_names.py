@@ -91,6 +91,7 @@ def test_a_name_comes_through_every_peer_byte_for_byte(tmp_path, sqlite_template
     monkeypatch.setattr("api.dicom.worklist.SEARCH_S", 100.0)       # a busy machine is not what is tested
     port, got = ris
     with desk_at(tmp_path / "home", sqlite_template, WordSuggester(), Outliner(), mllp=0, outbox=(Destination("ris", "127.0.0.1", port),)) as desk:
+        assert desk.book.protocols              # read now, as the server does, lest findscu wait for it
         assert placed(desk, ORDER.format(charset=charset, name=name).encode(codec)) == "AA"
         work(desk)
         server = DicomServer(desk, desk.settings)
