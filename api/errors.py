@@ -58,6 +58,12 @@ class TooLarge(HTTPException):
         self.error = too_large(limit_bytes)
 
 
+class TooSlow(HTTPException):
+    def __init__(self) -> None:
+        super().__init__(408, headers={"Connection": "close"})
+        self.error = InputError("the body came too slowly or stopped; send it again")
+
+
 def too_large(limit_bytes: int) -> InputError:
     return InputError(f"the body is larger than {limit_bytes} bytes, the most this address takes; send less at a time")
 

@@ -55,7 +55,7 @@ def make_objects(home: Path, said: dict[str, Any], paths: list[Path], before: in
     from dataclasses import replace
 
     from api.dicom import results
-    from api.dicom.sr import report_text
+    from api.dicom.sr import report_text, with_type_2
     from data.dicom import read_header, why_no_image
 
     images = []
@@ -65,7 +65,7 @@ def make_objects(home: Path, said: dict[str, Any], paths: list[Path], before: in
         except ImageError:
             continue
         if not why_no_image(header):
-            images.append(header)
+            images.append(with_type_2(header))
     if not images:
         raise Dead("no image of the study can be read")
     record, person = said["record"], said["status"] in ("final", "amended")

@@ -23,7 +23,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.cds import trust
-from api.errors import HttpError, TooLarge, answer, coded, too_large, unexpected, with_status
+from api.errors import HttpError, answer, coded, too_large, unexpected, with_status
+from api.http_limits import bounded
 from api.settings import Settings
 from api.store import Store
 from api.workflow import Desk
@@ -168,7 +169,7 @@ class Gate:
             if refused is not None:
                 await refused(scope, receive, send_with_headers)
             else:
-                await self.app(scope, counted(receive, limit), send_with_headers)
+                await self.app(scope, bounded(receive, limit), send_with_headers)
         except Exception as error:
             if started:         # half an answer is out; cutting the connection is the one honest end
                 raise ConnectionError("an answer broke off") from None
@@ -233,21 +234,6 @@ def raw_headers(path: str) -> Iterator[tuple[bytes, bytes]]:
         if name == "Cache-Control" and path.startswith("/static/"):
             value = "no-cache"      # kept, but asked for again: a new version shows at once
         yield name.lower().encode(), value.encode()
-
-
-def counted(receive: Receive, limit: int) -> Receive:
-    """`receive` that stops a body without an honest Content-Length."""
-    taken = 0
-
-    async def limited() -> Message:
-        nonlocal taken
-        message = await receive()
-        taken += len(message.get("body", b""))
-        if taken > limit:
-            raise TooLarge(limit)
-        return message
-
-    return limited
 
 
 def check_origin(request: Request, settings: Settings) -> None:

@@ -14,13 +14,12 @@ import threading
 from dataclasses import astuple
 from pathlib import Path
 
-import uvicorn
-
 from api.app import create_app
 from api.cds.child import ChildSuggester
 from api.cds.prompt import Prompt
 from api.dicom.scp import DicomServer
 from api.hl7.mllp import Listener
+from api.http_limits import http_server
 from api.inference import LateReporter, LateSuggester
 from api.model_versions import folder_in_use
 from api.settings import Settings
@@ -55,8 +54,7 @@ async def serve(settings: Settings) -> None:
     model, rules = ChildSuggester(settings.device, folder=lambda: folder_in_use(store, "shown")), ChildSuggester(model=False)
     app.state.prompt = Prompt(model, rules)
     app.state.listeners = listeners
-    http = uvicorn.Server(uvicorn.Config(app, host=settings.host, port=settings.http,
-                                         log_level="warning", server_header=False, access_log=False))
+    http = http_server(app, settings.host, settings.http)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for listener in listeners:

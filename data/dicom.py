@@ -4,6 +4,7 @@ Axial volumes come inferior -> superior, rows -> posterior, columns -> patient l
 coronal: slices -> posterior, rows -> inferior, columns -> left; sagittal: slices -> left, rows -> inferior, columns -> posterior.
 """
 import io
+import mmap
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,12 +15,15 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import UID_dictionary
 
+from data.dicom_limits import check_pixels, check_structure
 from data.errors import ImageError, SeriesError
 from data.records import Patient, Study, Volume
 
 MAX_FILES = 20_000
 MAX_VOLUME_PIXELS = 512 * 512 * 2048        # 2 GiB as float32; checked before anything is decoded
+MAX_STUDY_PIXELS = 2 * MAX_VOLUME_PIXELS    # of all series that are read
 AIR_HU = -1024.0
 POSITION_TOLERANCE_MM = 0.01                # two slices nearer than this stand at one position
 GAP_TOLERANCE = 0.05                        # of the usual gap; wider differences are resampled
@@ -56,7 +60,7 @@ class Frame:
 
 def instance_header(data: bytes) -> dict[str, str]:
     """Identifying tags of one instance, without its pixels; absent ones are "". Raises ImageError for what is no DICOM."""
-    header = read_header(io.BytesIO(data), "the instance")
+    header = read_header(data, "the instance", IDENTIFYING)
     row = {name: as_text(header, name) for name in IDENTIFYING}
     row["TransferSyntaxUID"] = str(header.file_meta.get("TransferSyntaxUID", "")) if hasattr(header, "file_meta") else ""
     return row
@@ -94,11 +98,17 @@ def read_study(paths: Iterable[Path] | Path) -> Study:
                          f"{': ' + skipped[0] if skipped else ''}; give the folder of one CT or MR study")
     if len(studies) > 1:
         raise SeriesError(f"the files belong to {len(studies)} studies (StudyInstanceUID); give one study at a time")
-    volumes, failures = [], []
+    volumes, failures, held = [], [], 0
     for headers in sorted(series.values(), key=lambda group: number(group[0], "SeriesNumber")):
         try:
+            if held and held + pixels_of(headers) > MAX_STUDY_PIXELS:
+                raise SeriesError(f"with the series before it these are more than {MAX_STUDY_PIXELS} pixels; send fewer series")
             volumes += read_series(headers, skipped)
-        except (SeriesError, ImageError) as error:
+            held += pixels_of(headers)
+        except (SeriesError, ImageError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as problem:
+            # pydicom gives each value as its VR says, which is the sender's to choose
+            error = problem if isinstance(problem, SeriesError | ImageError) else ImageError(
+                f"an attribute has a value of another kind than it should ({type(problem).__name__}); have the images exported again")
             failures.append(error)
             skipped.append(f"series {as_text(headers[0], 'SeriesNumber') or '?'}: {error}")
     if not volumes:
@@ -128,10 +138,19 @@ def list_files(paths: Iterable[Path] | Path) -> list[Path]:
     return sorted(files)
 
 
-def read_header(source: Path | io.BytesIO, name: str) -> FileDataset:
+def read_header(source: Path | bytes, name: str, keywords: tuple[str, ...] = ()) -> FileDataset:
+    """All but the pixels, or of that only `keywords`, once the bytes are known to be cheap to read."""
     try:
-        header = pydicom.dcmread(source, stop_before_pixels=True)
+        if isinstance(source, Path):
+            with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                check_structure(data)
+        else:
+            check_structure(source)
+        header = pydicom.dcmread(source if isinstance(source, Path) else io.BytesIO(source), stop_before_pixels=True,
+                                 specific_tags=list(keywords) or None)
         header.get("SOPInstanceUID")
+    except ImageError as error:
+        raise ImageError(f"{name}: {error.args[0]}") from None
     except Exception as error:      # pydicom raises many kinds on hostile bytes; every one means the same to the caller
         raise ImageError(f"{name} is no readable DICOM file ({type(error).__name__}); send a DICOM Part 10 file") from error
     return header
@@ -143,13 +162,11 @@ def why_no_image(header: Dataset) -> str:
         if not as_text(header, name):
             return f"{name} is missing"
     modality = as_text(header, "Modality")
-    if not number(header, "Rows", 0) or not number(header, "Columns", 0):
+    if not count(header, "Rows") or not count(header, "Columns"):
         return f"no image (Modality {modality or 'missing'})"
     if number(header, "SamplesPerPixel", 1) != 1 or not as_text(header, "PhotometricInterpretation").startswith("MONOCHROME"):
         return "a colour image; only grey CT and MR images are read"
-    if "SECONDARY" in as_text(header, "ImageType").upper() and "SECONDARY CAPTURE" in header.SOPClassUID.name.upper():
-        return "a secondary capture, not an acquired image"
-    if "Secondary Capture" in header.SOPClassUID.name:
+    if "Secondary Capture" in UID_dictionary.get(as_text(header, "SOPClassUID"), ("",))[0]:
         return "a secondary capture, not an acquired image"
     if modality in ("SEG", "RTDOSE", "PR", "OT", "DOC", "SR", "KO"):
         return f"Modality {modality} holds no acquired image"
@@ -174,18 +191,22 @@ def read_series(headers: list[FileDataset], skipped: list[str]) -> list[Volume]:
     return volumes
 
 
+def pixels_of(headers: list[FileDataset]) -> int:
+    return sum(max(count(header, "NumberOfFrames", 1), 1) * count(header, "Rows") * count(header, "Columns") for header in headers)
+
+
 def frames_of(header: FileDataset) -> list[tuple[tuple[str, ...], Frame]]:
     """(what sets volumes of a series apart, the frame) for each frame of a file. Source: PS3.3 C.7.6.2, C.7.6.16."""
     path = Path(str(header.filename))
-    count = int(number(header, "NumberOfFrames", 1))
+    frames = count(header, "NumberOfFrames", 1)
     found = []
     shared = first_item(header, "SharedFunctionalGroupsSequence")
     each = header.get("PerFrameFunctionalGroupsSequence") or []
-    if count > 1 and len(each) != count:
-        raise SeriesError(f"NumberOfFrames is {count} but {len(each)} frames are described; send an enhanced multi-frame image")
-    if count * int(header.Rows) * int(header.Columns) > MAX_VOLUME_PIXELS:
-        raise ImageError(f"{count} frames of {header.Rows}x{header.Columns} are more than {MAX_VOLUME_PIXELS} pixels; split it")
-    for index in range(max(count, 1)):
+    if frames > 1 and len(each) != frames:
+        raise SeriesError(f"NumberOfFrames is {frames} but {len(each)} frames are described; send an enhanced multi-frame image")
+    if pixels_of([header]) > MAX_VOLUME_PIXELS:
+        raise ImageError(f"{frames} frames of {header.Rows}x{header.Columns} are more than {MAX_VOLUME_PIXELS} pixels; split it")
+    for index in range(max(frames, 1)):
         groups = [each[index] if each else Dataset(), shared or Dataset()]
 
         def value(group: str, name: str, groups: list[Dataset] = groups) -> Any:
@@ -337,7 +358,10 @@ def stored_pixels(path: Path) -> NDArray[Any]:
     try:
         dataset = pydicom.dcmread(path)
         syntax = str(dataset.file_meta.TransferSyntaxUID.name)
+        check_pixels(dataset)
         array = dataset.pixel_array
+    except ImageError as error:
+        raise ImageError(f"{path.name}: {error.args[0]}") from None
     except Exception as error:      # decoders raise many kinds; the bytes are the sender's
         raise ImageError(f"{path.name}: the pixels ({syntax}) cannot be decoded ({type(error).__name__}); "
                          "send it uncompressed, or as RLE, JPEG-LS or JPEG 2000") from error
@@ -460,9 +484,16 @@ def as_text(header: Dataset, name: str) -> str:
 
 def number(header: Dataset, name: str, default: float = 0.0) -> float:
     try:
-        return float(as_text(header, name) or default)
+        value = float(as_text(header, name) or default)
     except ValueError:
         return default
+    return value if np.isfinite(value) else default
+
+
+def count(header: Dataset, name: str, default: int = 0) -> int:
+    """A whole number of 0 or more; 0 for what is none."""
+    value = number(header, name, default)
+    return int(value) if value >= 0 and value == int(value) else 0
 
 
 def numbers(value: Any, count: int, name: str) -> NDArray[np.float64] | None:

@@ -1,5 +1,6 @@
 """The house stands: dependence runs one way, imports are absolute and literal."""
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,16 @@ def test_every_error_code_stands_in_the_reference():
     classes = [c for c in vars(data.errors).values() if isinstance(c, type) and issubclass(c, data.errors.WetreadError)]
     assert len({c.code for c in classes}) == len(classes), "a code is used twice"
     assert [c.__name__ for c in classes if f"| {c.code} | {c.__name__} |" not in reference] == []
+
+
+# what opens connections to elsewhere, and what says where to: the settings' own lists, or the person at the command line
+CALLERS = {"api/fhir/fetch.py": "fhir_servers", "api/cds/trust.py": "cds_clients", "api/demo.py": "our own server",
+           "api/bench_cds.py": "command line", "api/dicom/client.py": "command line", "api/dicom/nodes.py": "dicom_nodes",
+           "api/hl7/client.py": "command line", "api/hl7/sender.py": "outbox"}
+CALLS = re.compile(r"\bhttpx\b|\burllib\.request\b|\burlopen\b|\brequests\.|\bcreate_connection\b|\bopen_connection\b|\.associate\(|\.connect\(\(")
+
+
+def test_only_what_a_list_of_the_settings_allows_opens_connections_to_elsewhere():
+    """No address that comes from outside is followed unless it stands on a list: a new caller must say which."""
+    found = {str(path.relative_to(ROOT)) for path in FILES if CALLS.search(path.read_text())}
+    assert found == set(CALLERS)

@@ -1,5 +1,7 @@
 """Instances as a viewer asks for them: whole, as metadata, as frames, or as a picture. Source: PS3.18 8.7, 10.4."""
 import io
+import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from data.dicom_limits import check_pixels, positive
 from data.errors import ImageError, InputError, NotFound
 
 BULK_BYTES = 1024           # longer binary values are given by reference
@@ -21,6 +24,9 @@ MEDIA = {"1.2.840.10008.1.2.4.50": "image/jpeg", "1.2.840.10008.1.2.4.51": "imag
          "1.2.840.10008.1.2.4.70": "image/jpeg", "1.2.840.10008.1.2.4.80": "image/jls", "1.2.840.10008.1.2.4.81": "image/jls",
          "1.2.840.10008.1.2.4.90": "image/jp2", "1.2.840.10008.1.2.4.91": "image/jp2", "1.2.840.10008.1.2.5": "image/dicom-rle"}
 PICTURE_MAX = 4096          # rows or columns of a picture
+FRAME_MAX_BYTES = 2**28     # decoded, of one frame; a mammogram takes 50 MB
+WHOLE_MAX_BYTES = 2**30     # decoded, of all frames of an instance
+DECODING = threading.Lock() # one at a time: decoding takes several times the memory of what it gives
 KINDS = {"image/png": "PNG", "image/jpeg": "JPEG"}
 
 
@@ -32,7 +38,11 @@ def whole(path: Path, syntax: str) -> bytes:
         return data
     image = dcmread(io.BytesIO(data))
     try:
-        image.decompress()
+        check_pixels(image, max_bytes=WHOLE_MAX_BYTES)
+        with DECODING:
+            image.decompress()
+    except ImageError:
+        raise
     except Exception as error:      # each decoder has its own kinds; every one means the same to the caller
         raise ImageError(f"the instance cannot be decoded ({type(error).__name__}); ask for transfer-syntax=*") from None
     body = io.BytesIO()
@@ -47,20 +57,33 @@ def metadata(path: Path, address: str) -> dict[str, Any]:
     vr = image["PixelData"].VR if pixels else ""
     if pixels:
         del image.PixelData
-    # pydicom's own `to_json_dict` stops at a value its VR forbids; such a value is left out instead
-    found: dict[str, Any] = image.to_json_dict(bulk_data_threshold=BULK_BYTES, bulk_data_element_handler=lambda e: f"{address}/bulkdata/{e.tag:08X}",
-                                               suppress_invalid_tags=True)
+    try:
+        # pydicom's own `to_json_dict` stops at a value its VR forbids; such a value is left out instead
+        found: dict[str, Any] = image.to_json_dict(bulk_data_threshold=BULK_BYTES, suppress_invalid_tags=True,
+                                                   bulk_data_element_handler=lambda e: f"{address}/bulkdata/{e.tag:08X}")
+    except Exception as error:      # within sequences it reads on, and raises many kinds
+        raise ImageError(f"a sequence cannot be read ({type(error).__name__}); GET the instance itself") from None
     if pixels:
         found["7FE00010"] = {"vr": vr if vr in ("OB", "OW") else "OW", "BulkDataURI": f"{address}/bulkdata/7FE00010"}
     found["00083002"] = {"vr": "UI", "Value": [str(image.file_meta.TransferSyntaxUID)]}
-    return found
+    plain: dict[str, Any] = finite(found)
+    return plain
+
+
+def finite(value: Any) -> Any:
+    """The same with null for what is no number, which JSON cannot say."""
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def bulk_data(path: Path, tag: str) -> bytes:
     image = dcmread(path)
     try:
         element = image[int(tag, 16)]
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         raise NotFound("there is no such attribute in the instance; its metadata names those that are given by reference") from None
     if not isinstance(element.value, bytes):
         raise InputError("the attribute is no binary value; it stands in the metadata")
@@ -70,7 +93,7 @@ def bulk_data(path: Path, tag: str) -> bytes:
 def frames(path: Path, numbers: list[int], syntax: str) -> list[tuple[str, bytes]]:
     """(media type, bytes) of each frame asked for, counted from 1: as stored where `syntax` is * or fits, else raw little endian."""
     image = dcmread(path)
-    count = int(image.get("NumberOfFrames") or 1)
+    count = positive(image, "NumberOfFrames", 2**31 - 1, 1)
     if "PixelData" not in image:
         raise NotFound("the instance has no frames")
     if any(not 1 <= number <= count for number in numbers):
@@ -86,17 +109,23 @@ def frames(path: Path, numbers: list[int], syntax: str) -> list[tuple[str, bytes
 
 def native(image: FileDataset, number: int, count: int) -> bytes:
     """One frame's own bytes; frames of single bits begin wherever the one before ended."""
-    samples = image.Rows * image.Columns * int(image.get("SamplesPerPixel", 1))
-    if image.BitsAllocated == 1:
-        bits = np.unpackbits(np.frombuffer(image.PixelData, np.uint8), bitorder="little")[(number - 1) * samples:number * samples]
+    check_pixels(image, number - 1, FRAME_MAX_BYTES)
+    bits = positive(image, "BitsAllocated", 64)
+    samples = positive(image, "Rows", 65535) * positive(image, "Columns", 65535) * positive(image, "SamplesPerPixel", 4, 1)
+    if bits == 1:
+        first, end = (number - 1) * samples, number * samples
+        bits = np.unpackbits(np.frombuffer(image.PixelData[first // 8:-(-end // 8)], np.uint8), bitorder="little")[first % 8:first % 8 + samples]
         return np.packbits(bits, bitorder="little").tobytes()
-    length = samples * image.BitsAllocated // 8
+    length = samples * bits // 8
     return image.PixelData[(number - 1) * length:number * length]
 
 
 def decoded(image: FileDataset, number: int) -> NDArray[Any]:
+    check_pixels(image, number - 1, FRAME_MAX_BYTES)
     try:
-        return pixel_array(image, index=number - 1, raw=True).astype("<u2" if image.BitsAllocated == 16 else None, copy=False)
+        with DECODING:
+            found = pixel_array(image, index=number - 1, raw=True)
+            return found.astype(found.dtype.newbyteorder("<"), copy=False)
     except Exception as error:
         raise ImageError(f"the frame cannot be decoded ({type(error).__name__}); ask for transfer-syntax=*") from None
 
@@ -106,22 +135,27 @@ def rendered(path: Path, number: int, kind: str, window: tuple[float, float] | N
     image = dcmread(path)
     if "PixelData" not in image:
         raise NotFound("the instance has no frames")
-    try:
-        pixels = pixel_array(image, index=number - 1)
-    except Exception as error:
-        raise ImageError(f"the frame cannot be decoded ({type(error).__name__})") from None
-    if pixels.ndim == 2:
-        values = apply_modality_lut(pixels, image).astype(np.float64)
-        if window:
-            shown = (values - (window[0] - 0.5)) / max(window[1] - 1, 1e-6) + 0.5       # PS3.3 C.11.2.1.2.1
-        else:
-            values = apply_voi_lut(values, image) if "WindowWidth" in image else values
-            shown = (values - values.min()) / max(float(np.ptp(values)), 1e-6)
-        pixels = np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8)
-        if image.PhotometricInterpretation == "MONOCHROME1":
-            pixels = 255 - pixels
-    picture = Image.fromarray(pixels.astype(np.uint8))
-    picture.thumbnail((size, size))
+    check_pixels(image, number - 1, FRAME_MAX_BYTES)
     body = io.BytesIO()
-    picture.save(body, KINDS[kind])
+    with DECODING:
+        try:
+            picture = Image.fromarray(shown(image, pixel_array(image, index=number - 1), window))
+        except Exception as error:      # of the decoder, or of a window or table that is none
+            raise ImageError(f"the frame cannot be shown ({type(error).__name__})") from None
+        picture.thumbnail((size, size))
+        picture.save(body, KINDS[kind])
     return body.getvalue()
+
+
+def shown(image: FileDataset, pixels: NDArray[Any], window: tuple[float, float] | None) -> NDArray[np.uint8]:
+    """Stored values as grey levels, or colours as they are."""
+    if pixels.ndim != 2:
+        return pixels.astype(np.uint8)
+    values = apply_modality_lut(pixels, image).astype(np.float64)
+    if window:
+        levels = (values - (window[0] - 0.5)) / max(window[1] - 1, 1e-6) + 0.5       # PS3.3 C.11.2.1.2.1
+    else:
+        values = apply_voi_lut(values, image) if "WindowWidth" in image else values
+        levels = (values - values.min()) / max(float(np.ptp(values)), 1e-6)
+    grey = np.rint(np.clip(np.nan_to_num(levels), 0, 1) * 255).astype(np.uint8)
+    return 255 - grey if image.PhotometricInterpretation == "MONOCHROME1" else grey

@@ -126,9 +126,10 @@ def value_matches(vr: str, asked: str, value: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def pattern(asked: str) -> re.Pattern[str]:
-    """A key with wild cards as a regular expression; runs of * are one, so that no key takes long."""
-    return re.compile("".join(".*" if part[0] == "*" else "." if part == "?" else re.escape(part) for part in re.findall(r"\*+|\?|[^*?]+", asked)),
-                      re.DOTALL)
+    """A key with wild cards as a regular expression; what stands between two * is sought once, from the left, so that no key takes long."""
+    first, *rest = ("".join("." if letter == "?" else re.escape(letter) for letter in part) for part in re.split(r"\*+", asked))
+    between = "".join(f"(?>.*?{part})" for part in rest[:-1])
+    return re.compile(first + between + (f".*{rest[-1]}" if rest else ""), re.DOTALL)
 
 
 def trimmed(name: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.uid import AllTransferSyntaxes
+from pydicom.uid import AllTransferSyntaxes, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]   # made at import time
     ModalityPerformedProcedureStep,
@@ -13,7 +13,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]   # made at imp
     Verification,
 )
 
-from api.dicom import performed, retrieve
+from api.dicom import listener, performed, retrieve
 from api.dicom.commitment import take_request
 from api.dicom.intake import keep_instance
 from api.dicom.nodes import server_tls
@@ -26,8 +26,8 @@ log = logging.getLogger("wetread.dicom")
 # PS3.4 annex B.2.3 and PS3.7 annex C
 SUCCESS, NOT_AUTHORIZED, PROCESSING_FAILURE, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0x0124, 0x0110, 0xA700, 0xC000
 SERVICES = (Verification, ModalityWorklistInformationFind, ModalityPerformedProcedureStep, StorageCommitmentPushModel, *retrieve.SERVICES)
+PLAIN = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian]     # a deflated query of a kilobyte inflates to a gigabyte
 ASSOCIATIONS_MAX = 25
-PDU_MAX_BYTES = 131072
 IDLE_S = 60
 
 
@@ -41,19 +41,20 @@ class DicomServer:
     def start(self) -> None:
         ae = AE(ae_title=self.settings.ae_title)
         ae.maximum_associations = ASSOCIATIONS_MAX
-        ae.maximum_pdu_size = PDU_MAX_BYTES
+        ae.maximum_pdu_size = listener.PDU_MAX_BYTES
         ae.network_timeout = IDLE_S
         syntaxes = list(dict.fromkeys([*ALL_TRANSFER_SYNTAXES, *AllTransferSyntaxes]))
         for context in AllStoragePresentationContexts:
             # a C-GET turns the roles: the peer stores what we send
             ae.add_supported_context(context.abstract_syntax, syntaxes, scu_role=True, scp_role=True)
         for service in SERVICES:
-            ae.add_supported_context(service)
+            ae.add_supported_context(service, PLAIN)
         handlers = [(evt.EVT_C_STORE, self.store), (evt.EVT_C_ECHO, self.echo), (evt.EVT_C_FIND, self.find), (evt.EVT_C_MOVE, self.move),
                     (evt.EVT_C_GET, self.get), (evt.EVT_N_CREATE, self.create), (evt.EVT_N_SET, self.change), (evt.EVT_N_ACTION, self.commit)]
         secure = server_tls(self.settings)
         try:
-            self.server = ae.start_server((self.settings.host, self.settings.dicom), block=False, evt_handlers=handlers, ssl_context=secure)
+            self.server = listener.start(ae, (self.settings.host, self.settings.dicom), handlers, secure,
+                                         lambda peer: may_speak(peer, self.settings.dicom_peers))
         except OSError as error:
             raise StoreError(f"DICOM port {self.settings.dicom} on {self.settings.host} cannot be opened ({error.strerror}); "
                              "stop what listens there or choose another with --dicom") from None

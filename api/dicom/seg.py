@@ -9,6 +9,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import generate_uid
 
+from api.dicom.sr import with_type_2
 from data.errors import InputError
 from data.records import Volume
 
@@ -59,7 +60,7 @@ def source_images(study_path: Path, series_uid: str) -> list[Any]:
         except InvalidDicomError:
             continue
         if image.get("SeriesInstanceUID") == series_uid:
-            found.append(image)
+            found.append(with_type_2(image))
     if not found:
         raise InputError(f"{study_path.name} is no DICOM series; a DICOM SEG is written for DICOM only")
     return found

@@ -23,6 +23,8 @@ TEXTS = {
     "exam": ("121111", "DCM", "Summary"), "indication": ("121060", "DCM", "History"), "technique": ("121065", "DCM", "Procedure Description"),
     "comparison": ("121069", "DCM", "Previous Finding"), "findings": ("121071", "DCM", "Finding"), "impression": ("121073", "DCM", "Impression"),
 }
+TYPE_2 = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
+          "StudyID", "AccessionNumber", "ReferringPhysicianName")
 FINAL = ("final", "amended")
 DEVICE_UID = generate_uid(entropy_srcs=["wetread", "device observer"])
 COPIED = ("SpecificCharacterSet", "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate",
@@ -45,6 +47,14 @@ def write_report(draft: Draft, study_path: Path, out: Path) -> None:
         raise ImageError(f"{study_path} has no DICOM instance of study {draft.study}; a DICOM SR is written for DICOM studies only")
     report = report_text(draft.status, draft.sections, images, Identity(generate_uid(), generate_uid(), 1))
     report.save_as(out, enforce_file_format=True)
+
+
+def with_type_2(image: FileDataset) -> FileDataset:
+    """Empty what must be there but may be empty (PS3.3 C.7.1.1, C.7.2.1) and some senders leave out; highdicom takes none for granted."""
+    for name in TYPE_2:
+        if name not in image:
+            setattr(image, name, None)
+    return image
 
 
 @dataclass(frozen=True)

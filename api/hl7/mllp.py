@@ -28,6 +28,7 @@ class Framer:
     def __init__(self, most: int = FRAME_MAX) -> None:
         self.most, self.noise, self._held = most, 0, bytearray()
         self.broken_off, self.without_return = 0, 0     # frames that the next one's start cut off; frames that ended in FS alone
+        self._looked = 1            # up to where the open frame was looked through; a frame in many pieces is not looked through anew
 
     def feed(self, data: bytes) -> list[bytes]:
         """Frames completed by `data`; raises ValueError when a frame grows beyond the limit."""
@@ -43,13 +44,14 @@ class Framer:
                 self.noise += len(bytes(self._held[:start]).strip(b"\r\n"))
                 del self._held[:start]
             # FS without CR ends a frame too: some senders leave it out
-            end = self._held.find(END)
-            again = self._held.find(START, 1, end if end >= 0 else len(self._held))
+            end = self._held.find(END, self._looked)
+            again = self._held.rfind(START, self._looked, end if end >= 0 else len(self._held))
             if again > 0:               # the frame before was broken off
                 self.noise += again
                 self.broken_off += 1
                 del self._held[:again]
-                continue
+                end -= again if end >= 0 else 0
+            self._looked = len(self._held) if end < 0 else 1
             if end < 0:
                 if len(self._held) > self.most:
                     raise ValueError("frame too large")

@@ -13,6 +13,7 @@ CHARSETS = {
     "ISO IR6": "ascii", "ISO IR14": "shift_jis", "ISO IR87": "iso2022_jp", "ISO IR159": "iso2022_jp_1", "GB 18030-2000": "gb18030",
     "KS X 1001": "euc_kr", "CNS 11643-1992": "big5", "BIG-5": "big5",
 }
+LINES_MAX, FIELDS_MAX = 50_000, 1_000_000       # of a message; a study's ORU has hundreds of segments
 SEGMENT_NAME = re.compile(r"[A-Z][A-Z0-9]{2}$")
 
 
@@ -102,20 +103,26 @@ def read_message(raw: bytes, charset: str = "") -> Message:
         body = body[at:]            # a batch of one: its envelope carries nothing we use
     if not body.startswith(b"MSH") or len(body) < 8:
         raise MessageError("MSH is missing at the start; send one HL7 v2 message a frame, beginning with MSH")
+    if too_much(body):
+        raise MessageError(f"the message has more than {LINES_MAX} lines or {FIELDS_MAX} fields; send it in several messages")
     first = body[:4096].replace(b"\n", b"\r").partition(b"\r")[0].decode("latin-1")
+    if len(first) < 4:
+        raise MessageError("MSH ends after its name; send |^~\\& and the fields after it")
     separators = delimiters(first)
     text, notes = decode(body, first, separators, charset)
-    segments = []
+    lines: list[list[str]] = []
     for words in text.replace("\r\n", "\r").replace("\n", "\r").split("\r"):
         if not words or words.isspace():
             continue
-        parts = words.split(separators[0])
-        if SEGMENT_NAME.match(parts[0]) is None and segments:
+        if lines and SEGMENT_NAME.match(words.partition(separators[0])[0]) is None:
             # a bare line break inside a field: some senders do it; the words belong to the field before
-            last = segments[-1]
-            segments[-1] = Segment(last.name, (*last.fields[:-1], last.fields[-1] + "\n" + parts[0], *parts[1:]))
+            lines[-1].append(words)
             notes.append("a line break inside a field was kept as text")
-            continue
+        else:
+            lines.append([words])
+    segments = []
+    for broken in lines:
+        parts = "\n".join(broken).split(separators[0])
         if parts[0] == "MSH":
             parts = ["MSH", separators[0], *parts[1:]]
         segments.append(Segment(parts[0], tuple(parts)))
@@ -123,16 +130,21 @@ def read_message(raw: bytes, charset: str = "") -> Message:
     return Message(raw, separators, tuple(segments), tuple(dict.fromkeys(notes)), firsts)
 
 
+def too_much(raw: bytes) -> bool:
+    """Whether a message has more lines or fields than are read; told by its bytes, at the cost of looking through them."""
+    return raw.count(b"\r") + raw.count(b"\n") > LINES_MAX or raw.count(raw[3:4]) > FIELDS_MAX
+
+
 def delimiters(first: str) -> str:
     """MSH-1 and MSH-2; missing ones take the recommended value (2.5.1 section 2.5.4)."""
     field_separator = first[3]
-    if field_separator.isalnum() or field_separator.isspace():
-        raise MessageError("MSH-1 (Field Separator) is a letter, digit or blank; send |")
+    if field_separator.isalnum() or field_separator.isspace() or not field_separator.isascii():
+        raise MessageError("MSH-1 (Field Separator) is a letter, digit, blank or no ASCII; send |")
     # some senders double the backslash (|^~\\\\&|): each character counts once
     encoding = "".join(dict.fromkeys(first[4:].split(field_separator, 1)[0]))[:4]
     separators = field_separator + encoding + "^~\\&"[len(encoding):]
-    if len(set(separators)) != 5:
-        raise MessageError("MSH-1 and MSH-2 use one character twice; send |^~\\&")
+    if len(set(separators)) != 5 or not separators.isascii() or any(mark.isalnum() for mark in separators):
+        raise MessageError("MSH-1 and MSH-2 use one character twice, a letter, a digit or no ASCII; send |^~\\&")
     return separators
 
 
@@ -142,8 +154,10 @@ def decode(body: bytes, first: str, separators: str, charset: str) -> tuple[str,
     codec = CHARSETS.get(named or charset)
     if codec:
         try:
-            return body.decode(codec), []
-        except (UnicodeDecodeError, UnicodeError):
+            text = body.decode(codec)
+            if text.startswith(first[:4]):      # what is named may not be what came: ASCII is also something as UTF-16
+                return text, []
+        except UnicodeError:
             pass
     notes = [] if codec is not None and not codec else ["MSH-18 (Character Set) is unknown or wrong"]
     try:

@@ -45,18 +45,11 @@ def study(id: str, desk: TheDesk, person: AnyPerson) -> dict[str, Any]:
     "type": "object", "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}}}}}}})
 async def upload(request: Request, desk: TheDesk, person: AnyPerson) -> Response:
     """Take DICOM files by form upload; 201 means that every file named under `kept` is stored durably."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise HttpError(415, InputError("the body is no multipart/form-data; send the DICOM files as parts of a form"))
     rows: list[dict[str, Any]] = []
-    async with request.form(max_files=FILES_MAX, max_fields=20) as form:
-        files = [part for _, part in form.multi_items() if not isinstance(part, str)]
-        if not files:
-            raise InputError("the form holds no file; send DICOM files as parts of the form")
-        for number, file in enumerate(files, 1):
-            if (file.size or 0) > INSTANCE_MAX_BYTES:
-                rows.append(failed(f"file {number}", InputError(f"it is larger than {INSTANCE_MAX_BYTES} bytes; send smaller instances")))
-            else:
-                rows.append(await keep(desk, await file.read(), f"file {number}", person))
+    async for number, data in parts(request, b"multipart/form-data"):
+        rows.append(await keep(desk, data, f"file {number}", person))
+    if not rows:
+        raise InputError("the form holds no file; send DICOM files as parts of the form")
     kept = [row for row in rows if "error" not in row]
     body = {"kept": kept, "failed": [row for row in rows if "error" in row], "studies": sorted({row["study"] for row in kept})}
     return JSONResponse(body, 201 if kept else worst(rows))
@@ -68,7 +61,7 @@ async def upload(request: Request, desk: TheDesk, person: AnyPerson) -> Response
 async def stow(request: Request, desk: TheDesk, person: AnyPerson, study_id: str = "") -> Response:
     """STOW-RS. Source: PS3.18 10.5; 200 all kept, 202 some, 409 none (503 when the store cannot be written)."""
     rows = []
-    async for number, data in parts(request):
+    async for number, data in parts(request, b"multipart/related"):
         rows.append(await keep(desk, data, f"part {number}", person, study_id))
     if not rows:
         raise HttpError(400, InputError("the body holds no part; send instances as parts of type application/dicom"))
@@ -148,27 +141,36 @@ def stow_answer(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return answer
 
 
-async def parts(request: Request) -> AsyncIterator[tuple[int, bytes]]:
-    """The parts of a multipart/related body, one at a time: memory holds one instance, however many are sent."""
+async def parts(request: Request, expected: bytes) -> AsyncIterator[tuple[int, bytes]]:
+    """The parts of a multipart body that are instances, one at a time: memory holds one, however many are sent."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
-    if kind != b"multipart/related" or not options.get(b"boundary"):
-        raise HttpError(415, InputError("the body is no multipart/related with a boundary; send instances as application/dicom parts"))
-    if options.get(b"type", b"application/dicom").lower() != b"application/dicom":
+    if kind != expected or not options.get(b"boundary"):
+        raise HttpError(415, InputError(f"the body is no {expected.decode()} with a boundary; send DICOM files as its parts"))
+    if expected == b"multipart/related" and options.get(b"type", b"application/dicom").lower() != b"application/dicom":
         raise HttpError(415, InputError("type of the body is not application/dicom; send DICOM Part 10 instances"))
     done: list[bytes] = []
     now = bytearray()
-    head = 0
+    head = bytearray()
+    begun = 0
 
     def begin() -> None:
-        nonlocal head
+        nonlocal begun
+        begun += 1
+        if begun > FILES_MAX:
+            raise HttpError(413, InputError(f"more than {FILES_MAX} parts; send fewer at a time"))
         now.clear()
-        head = 0
+        head.clear()
 
     def header_bytes(data: bytes, start: int, end: int) -> None:
-        nonlocal head
-        head += end - start
-        if head > PART_HEADERS_MAX_BYTES:
+        if len(head) + end - start > PART_HEADERS_MAX_BYTES:
             raise HttpError(400, InputError(f"a part's header is longer than {PART_HEADERS_MAX_BYTES} bytes"))
+        head.extend(memoryview(data)[start:end])
+
+    def end_part() -> None:
+        # the other fields of a form are none of ours
+        if expected == b"multipart/related" or b"filename" in head.lower():
+            done.append(bytes(now))
+        now.clear()
 
     def body_bytes(data: bytes, start: int, end: int) -> None:
         if len(now) + end - start > INSTANCE_MAX_BYTES:
@@ -184,13 +186,11 @@ async def parts(request: Request) -> AsyncIterator[tuple[int, bytes]]:
     try:
         parser = MultipartParser(options[b"boundary"], {
             "on_part_begin": begin, "on_header_field": header_bytes, "on_header_value": header_bytes, "on_part_data": body_bytes,
-            "on_part_end": lambda: done.append(bytes(now)), "on_end": finish})
+            "on_part_end": end_part, "on_end": finish})
         async for chunk in request.stream():
             parser.write(chunk)
             for data in done:
                 number += 1
-                if number > FILES_MAX:
-                    raise HttpError(413, InputError(f"more than {FILES_MAX} parts; send fewer at a time"))
                 yield number, data
             done.clear()
             await asyncio.sleep(0)
