@@ -35,7 +35,7 @@ JOIN = re.compile(r",|\band\b|\bor\b|\bwith\b|\bnor\b|\bplus\b|/|\b(?:is|are|was
 ARTICLE = r"(?:an?|the|there|this|these)"
 GRADED = (r"(?:stable|unchanged|mild(?:ly)?|moderate|severe|marked|minimal|slight|small|large|old|chronic|remote|new|residual|associated|age|"
           r"prominent|multiple|several|scattered)")
-TURN = re.compile(rf";|\b(?:but|however|although|though|while|whereas|except(?:ing)?|which|otherwise)\b|\b(?:other|apart|aside)\s+(?:than|from)\b|"
+TURN = re.compile(rf";|\b(?:but|however|although|though|while|whereas|except(?:ing)?|otherwise)\b|\b(?:other|apart|aside)\s+(?:than|from)\b|"
                   rf"\bwith\s+the\s+exception\b|\s[-–—]\s|—|,\s*(?:and\s+)?(?=there\b)|\band\s+(?=there\b|{ARTICLE}\b|no\b|without\b|{GRADED}\b)|"
                   rf",\s*(?:and\s+|with\s+)?(?=(?:no|without|{ARTICLE})\b)|\bwith\s+(?={ARTICLE}\b|{GRADED}\b)|\bwithout\b", re.I)
 SOFT = re.compile(rf",\s*(?:and\s+|with\s+)?(?={GRADED}\b)", re.I)       # ends a denial unless the list goes on to an "or"
@@ -49,6 +49,7 @@ NOTHING_SAID = re.compile(r"\W*(?:none|no|nil|absent|negative|normal|unremarkabl
                           re.I)
 SAID_SHORT = re.compile(rf"\W*(?:yes|present|positive|[<>~]?\d|left|right|bilateral|both|{GRADED}|possible|probable|trace|tiny|acute)\b", re.I)
 OF_THE_LAST = re.compile(r"\W*(?:it|this|these|they|the\s+(?:largest|larger|biggest)|measur\w+|maximum|max|size|volume|dimensions?)\b", re.I)
+SMALL_VESSEL = re.compile(r"(?:small|large)[\s-]+vessels?\b", re.I)
 SPINE = re.compile(r"\b(?:vertebra\w*|spin(?:e|al|ous)|lamina\w*|pedicles?|(?:c|t|l)\d{1,2})\b", re.I)
 
 
@@ -162,7 +163,8 @@ def sections(text: str) -> tuple[tuple[str, int, int], ...]:
         if match["b"] and not word[0].isupper():
             continue
         heads.append((match.start(), match.end(), names[re.sub(r"\s+", " ", word.lower())]))
-    rows = [("", 0, heads[0][0] if heads else len(text))]
+    reported = {name for _, _, name in heads} & {"findings", "impression"}
+    rows = [("exam" if reported else "", 0, heads[0][0] if heads else len(text))]       # what stands before is the name of the exam
     for i, (start, body, name) in enumerate(heads):
         end = heads[i + 1][0] if i + 1 < len(heads) else len(text)
         later = {head[2] for head in heads[i + 1:]}
@@ -244,8 +246,9 @@ def cue_spans(sentence: str, terms: list[tuple[str, int, int]]) -> Marks:
     def spans(block: str, name: str, but: list[tuple[int, int]]) -> list[tuple[int, int]]:
         return [m.span() for m in table[block][name].finditer(sentence) if not any(a < m.end() and m.start() < b for a, b in but)]
 
+    behind = spans("denied", "behind", none + inside)
     return {
-        "denied": spans("denied", "before", none + inside), "denied behind": spans("denied", "behind", none + inside),
+        "denied": spans("denied", "before", none + inside + behind), "denied behind": behind,
         "doubted": spans("doubted", "before", inside), "doubted behind": spans("doubted", "behind", inside),
         "unlikely": spans("doubted", "unlikely", inside), "past": spans("past", "before", inside), "asked": spans("asked", "before", inside),
     }
@@ -386,7 +389,7 @@ def behind_of(sentence: str, block: str, start: int, end: int) -> str:
     """ "... is acute", ", acute" """
     from nlp.report_pipe import cues
 
-    head = re.compile(r"[\s,(]*(?:(?:is|are|appears?|remains?|was)\s+)?(?:\w+ly\s+)?").match(sentence, start, end)
+    head = re.compile(r"[\s,(]*(?:(?:is|are|appears?|remains?|was)\s+)?(?:\w+ly\s+)?", re.I).match(sentence, start, end)
     at = head.end() if head else start
     return next((name for name, pattern in cues()[block].items() if pattern.match(sentence, at, end)), "")
 
@@ -394,11 +397,12 @@ def behind_of(sentence: str, block: str, start: int, end: int) -> str:
 def graded(sentence: str, before: tuple[int, int], term: tuple[int, int], after: tuple[int, int]) -> tuple[str, int | None]:
     from nlp.report_pipe import cues
 
-    found = [(m.end(), m.start(), name) for name, pattern in cues()["severity"].items() for m in pattern.finditer(sentence, *before)]
+    found = [(m.end(), m.start(), name) for name, pattern in cues()["severity"].items() for m in pattern.finditer(sentence, before[0], term[1])
+             if not SMALL_VESSEL.match(sentence, m.start())]
     if found:
         _, at, name = max(found)
         return name, at
-    head = re.compile(r"[\s,(:]*(?:(?:is|are|appears?|remains?|was)\s+)?(?:\w+ly\s+(?=\w))?").match(sentence, *after)
+    head = re.compile(r"[\s,(:]*(?:(?:is|are|appears?|remains?|was)\s+)?(?:\w+ly\s+(?=\w))?", re.I).match(sentence, *after)
     for at in {head.end() if head else after[0], after[0] + len(sentence[slice(*after)]) - len(sentence[slice(*after)].lstrip(" ,(:"))}:
         for name, pattern in cues()["severity"].items():
             if pattern.match(sentence, at, after[1]):
