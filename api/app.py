@@ -10,7 +10,7 @@ from api.cds.prompt import LateRules, Prompt
 from api.errors import add_handlers
 from api.fhir.fetch import Fetcher
 from api.images import Images
-from api.routes import automation, cds, dicomweb, drafts, fhir, login, monitor, orders, pages, protocols, studies
+from api.routes import automation, cds, dicomweb, drafts, fhir, login, monitor, orders, pages, protocols, reports, studies
 from api.security import Gate, Tries
 from api.settings import Settings
 from api.store import Tx, now
@@ -26,7 +26,7 @@ WORK_OF: dict[str, tuple[str, Callable[[dict[str, Any]], bool]]] = {
 }
 ABOUT = ("Wetread suggests imaging protocols and drafts reports; a radiologist decides. Not a medical device. "
          "Beyond loopback send Authorization: Bearer KEY.")
-ROUTES = (protocols.router, orders.router, automation.router, monitor.router, studies.router, studies.dicomweb, dicomweb.router, drafts.router,
+ROUTES = (protocols.router, orders.router, automation.router, monitor.router, studies.router, studies.dicomweb, dicomweb.router, drafts.router, reports.router,
           cds.router, fhir.router, login.router, pages.router)
 
 

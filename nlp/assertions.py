@@ -35,13 +35,13 @@ JOIN = re.compile(r",|\band\b|\bor\b|\bwith\b|\bnor\b|\bplus\b|/|\b(?:is|are|was
 ARTICLE = r"(?:an?|the|there|this|these)"
 GRADED = (r"(?:stable|unchanged|mild(?:ly)?|moderate|severe|marked|minimal|slight|small|large|old|chronic|remote|new|residual|associated|age|"
           r"prominent|multiple|several|scattered)")
-TURN = re.compile(rf";|\b(?:but|however|although|though|while|whereas|except(?:ing)?|otherwise)\b|\b(?:other|apart|aside)\s+(?:than|from)\b|"
+TURN = re.compile(rf"[;)]|\b(?:but|however|although|though|while|whereas|except(?:ing)?|otherwise)\b|\b(?:other|apart|aside)\s+(?:than|from)\b|"
                   rf"\bwith\s+the\s+exception\b|\s[-–—]\s|—|,\s*(?:and\s+)?(?=there\b)|\band\s+(?=there\b|{ARTICLE}\b|no\b|without\b|{GRADED}\b)|"
                   rf",\s*(?:and\s+|with\s+)?(?=(?:no|without|{ARTICLE})\b)|\bwith\s+(?={ARTICLE}\b|{GRADED}\b)|\bwithout\b", re.I)
 SOFT = re.compile(rf",\s*(?:and\s+|with\s+)?(?={GRADED}\b)", re.I)       # ends a denial unless the list goes on to an "or"
 OR = re.compile(r"\b(?:or|nor)\b", re.I)
 VERB = re.compile(r"\b(?:is|are|was|were|demonstrates?|shows?|reveals?|with|has|have|measur\w+)\b", re.I)
-COUNT = re.compile(r"\b(?P<n>\d{1,3}|an?|one|single|solitary|two|three|four|five|six|seven|eight|nine|ten)\s+(?:[\w-]+\s+){0,3}$", re.I)
+COUNT = re.compile(r"(?<![\w.-])(?P<n>\d{1,3}|an?|one|single|solitary|two|three|four|five|six|seven|eight|nine|ten)\s+(?:[\w-]+\s+){0,3}$", re.I)
 COUNTS = {"one": 1, "single": 1, "solitary": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 HEADING = re.compile(r"(?m)^[ \t*#>•-]*(?:\d{1,2}[.)][ \t]*)?(?P<name>[A-Za-z][^:\n.;?]{0,60}?)[ \t*]*:[ \t*]*(?P<rest>[^\n\r]*)")
 SENTENCE_LIKE = re.compile(r"\b(?:is|are|was|there|no|not|shows?|demonstrates?|reveals?|measuring|seen|noted|with|of)\b", re.I)
