@@ -26,7 +26,8 @@ WORK_OF: dict[str, tuple[str, Callable[[dict[str, Any]], bool]]] = {
 }
 ABOUT = ("Wetread suggests imaging protocols and drafts reports; a radiologist decides. Not a medical device. "
          "Beyond loopback send Authorization: Bearer KEY.")
-ROUTES = (protocols.router, orders.router, automation.router, monitor.router, studies.router, studies.dicomweb, dicomweb.router, drafts.router, reports.router,
+ROUTES = (protocols.router, orders.router, automation.router, monitor.router, studies.router, studies.dicomweb, dicomweb.router, drafts.router,
+          reports.router,
           cds.router, fhir.router, login.router, pages.router)
 
 

@@ -38,7 +38,7 @@ class ReportSteps:
 
 def remarks(sections: Mapping[str, str], order: Order | None, patient: Mapping[str, str], study_date: str, findings: list[Finding],
             draft: Mapping[str, str] | None, prior: bool | None) -> list[dict[str, Any]]:
-    from nlp.report_checks import Asked, check_report       # reads with spaCy, which takes a second to import
+    from nlp.report_checks import Asked, check_report  # reads with spaCy, which takes a second to import
 
     sex = patient.get("sex") or (order.patient.sex if order else "U")
     born = patient.get("birth_date") or (order.patient.birth_date if order else "")

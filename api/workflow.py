@@ -16,7 +16,8 @@ from api.store import Store
 from api.study_steps import StudySteps
 
 
-class Desk(OrderSteps, AutomationSteps, ModelSteps, ShadowSteps, ProcedureSteps, StudySteps, DraftSteps, ReportSteps, ResultSteps, CdsSteps, FhirSteps):
+class Desk(OrderSteps, AutomationSteps, ModelSteps, ShadowSteps, ProcedureSteps, StudySteps, DraftSteps, ReportSteps, ResultSteps, CdsSteps,
+           FhirSteps):
     """`suggester` has .suggest(order) -> Suggestion, `reporter` .draft(study, order) -> (Draft, masks by name).
 
     `shadow` is a second suggester, or None: what it says is stored and shown to nobody.

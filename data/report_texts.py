@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data.errors import InputError
 
@@ -21,6 +22,7 @@ class ReportText:
     id: str
     source: str         # oru, medpix, btreport
     text: str
+    side: str = ""      # of the tumour, where the text was written from features that have it
 
     @property
     def aside(self) -> bool:
@@ -57,7 +59,8 @@ def oru_texts(rows: Iterator[dict[str, str]]) -> Iterator[ReportText]:
         body = base64.b64decode(row["message_base64"]).decode("latin-1")
         segments = [line.split("|") for line in re.split(r"[\r\n]+", body) if line]
         exam = " ".join(field for segment in segments if segment[0] == "OBR" for field in segment[4:5])
-        lines = [segment[5].replace("~", "\n") for segment in segments if segment[0] == "OBX" and len(segment) > 5 and segment[2] in ("ST", "TX", "FT")]
+        written = [segment for segment in segments if segment[0] == "OBX" and len(segment) > 5 and segment[2] in ("ST", "TX", "FT")]
+        lines = [segment[5].replace("~", "\n") for segment in written]
         text = unescaped("\n".join(lines)).strip()
         if len(text) >= LENGTH_MIN and NEURO.search(f"{exam} {text[:400]}") and not re.search(r"cardiac|heart", f"{exam} {text[:400]}", re.I):
             yield ReportText(text, "oru", text)
@@ -80,8 +83,9 @@ def medpix_texts(rows: Iterator[dict[str, str]]) -> Iterator[ReportText]:
         yield ReportText(row["case"], "medpix", f"HISTORY: {row['history']}\n\nFINDINGS: {said}\n")
 
 
-def btreport_texts(rows: Iterator[dict[str, str]]) -> Iterator[ReportText]:
+def btreport_texts(rows: Iterator[dict[str, Any]]) -> Iterator[ReportText]:
     for row in rows:
         for name in ("findings_gptoss", "findings_llama3"):
             if len(row[name]) >= LENGTH_MIN:
-                yield ReportText(row["id"], "btreport", row[name].strip())
+                side = str(row["features"].get("vasari_f2_side_of_tumour_epicenter", "")).lower()
+                yield ReportText(row["id"], "btreport", row[name].strip(), side if side in ("left", "right") else "")

@@ -1,55 +1,68 @@
 """Reads report text back into findings: what is said present, possible or absent, where, how large, and how it changed since a prior.
 
-Rules over data/report_terms.toml and data/report_cues.toml on the sentences of nlp.report_pipe; no model. Sides, numbers and offsets are the text's own.
+Rules over data/report_terms.toml and data/report_cues.toml on the sentences of nlp.report_pipe; no model.
 """
+
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from data.records import Finding, Side
-
-if TYPE_CHECKING:
-    from spacy.tokens import Doc
+from nlp.report_pipe import codes, cues, pipe, section_names
+from nlp.report_words import SIZE, behind_of, compared, counted, graded, last_of, measure, regions
 
 Polarity = Literal["present", "possible", "absent"]
 Certainty = Literal["certain", "likely", "possible"]
-Context = Literal["now", "past", "asked"]       # of these images; told as history; only asked for or recommended
+Context = Literal["now", "past", "asked"]  # of these images; told as history; only asked for or recommended
 NOT_NOW: dict[str, Context] = {"exam": "asked", "indication": "asked", "technique": "asked", "comparison": "past", "recommendation": "asked"}
 
-VALUE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:[.,·]\d+)?|(?<![\d.])[.·]\d+)"
-UNIT = r"(?:mm|millimet(?:re|er)s?|cm|centimet(?:re|er)s?|ml|cc|millilit(?:re|er)s?|cm3|cm³|cubic\s+cent\w+)"
-SIZE = re.compile(rf"(?<![\w.])({VALUE})((?:\s*(?:mm|cm)?\s*(?:x|×|by|-|–|to)\s*{VALUE})*)\s*-?({UNIT})(?![\w³])", re.I)
-VALUE_UNIT = re.compile(rf"({VALUE})\s*(mm|cm)?", re.I)
-BOTH = (r"bilateral(?:ly)?|both|bihemispheric|(?:left|right)[\s-]+(?:and|&)[\s-]+(?:left|right)|"
-        r"(?P<more>left|right|l|r)(?:-sided)?\s*(?:>{1,3}|(?:is\s+)?(?:greater|more|worse|larger|more\s+\w+)\s+than)\s*(?:the\s+)?(?:left|right|l|r)")
+BOTH = (
+    r"bilateral(?:ly)?|both|bihemispheric|(?:left|right)[\s-]+(?:and|&)[\s-]+(?:left|right)|"
+    r"(?P<more>left|right|l|r)(?:-sided)?\s*(?:>{1,3}|(?:is\s+)?(?:greater|more|worse|larger|more\s+\w+)\s+than)\s*(?:the\s+)?(?:left|right|l|r)"
+)
 SIDE = re.compile(rf"\b(?:(?P<both>{BOTH})|(?P<left>left(?:[\s-]+sided)?)|(?P<right>right(?:[\s-]+sided)?))\b(?![\s-]+(?:handed|dominant|now))", re.I)
 SHORT_SIDE = re.compile(r"(?<![\w/])(?:(?P<left>L|Lt|LT)|(?P<right>R|Rt|RT))\b\.?(?=[\s-]+[A-Za-z])(?![\s-]+(?:spine|[A-Z]\d))")
-WHERETO = re.compile(r"\b(?:(?:from\s+)?(?:the\s+)?(?:left|right)[\s-]+to[\s-]+(?:the\s+)?(?P<a>left|right)|(?P<b>left|right)[\s-]*wards?|"
-                     r"to(?:wards?)?\s+the\s+(?P<c>left|right)|(?P<d>left|right))\b", re.I)
-PREPOSITION = re.compile(r"\b(?:in|of|on|at|to|within|along|over|involving|overlying|affecting|throughout|from|into|near|adjacent|about|under|"
-                         r"lateral|towards?|centered|centred|bilaterally)\b", re.I)
+WHERETO = re.compile(
+    r"\b(?:(?:from\s+)?(?:the\s+)?(?:left|right)[\s-]+to[\s-]+(?:the\s+)?(?P<a>left|right)|(?P<b>left|right)[\s-]*wards?|"
+    r"to(?:wards?)?\s+the\s+(?P<c>left|right)|(?P<d>left|right))\b",
+    re.I,
+)
+PREPOSITION = re.compile(
+    r"\b(?:in|of|on|at|to|within|along|over|involving|overlying|affecting|throughout|from|into|near|adjacent|about|under|"
+    r"lateral|towards?|centered|centred|bilaterally)\b",
+    re.I,
+)
 ADJACENT = re.compile(r"[\s,:(*-]*$")
 JOIN = re.compile(r",|\band\b|\bor\b|\bwith\b|\bnor\b|\bplus\b|/|\b(?:is|are|was|were)\b", re.I)
 ARTICLE = r"(?:an?|the|there|this|these)"
-GRADED = (r"(?:stable|unchanged|mild(?:ly)?|moderate|severe|marked|minimal|slight|small|large|old|chronic|remote|new|residual|associated|age|"
-          r"prominent|multiple|several|scattered)")
-TURN = re.compile(rf"[;)]|\b(?:but|however|although|though|while|whereas|except(?:ing)?|otherwise)\b|\b(?:other|apart|aside)\s+(?:than|from)\b|"
-                  rf"\bwith\s+the\s+exception\b|\s[-–—]\s|—|,\s*(?:and\s+)?(?=there\b)|\band\s+(?=there\b|{ARTICLE}\b|no\b|without\b|{GRADED}\b)|"
-                  rf",\s*(?:and\s+|with\s+)?(?=(?:no|without|{ARTICLE})\b)|\bwith\s+(?={ARTICLE}\b|{GRADED}\b)|\bwithout\b", re.I)
-SOFT = re.compile(rf",\s*(?:and\s+|with\s+)?(?={GRADED}\b)", re.I)       # ends a denial unless the list goes on to an "or"
+GRADED = (
+    r"(?:stable|unchanged|mild(?:ly)?|moderate|severe|marked|minimal|slight|small|large|old|chronic|remote|new|residual|associated|age|"
+    r"prominent|multiple|several|scattered)"
+)
+TURN = re.compile(
+    rf"[;)]|\b(?:but|however|although|though|while|whereas|except(?:ing)?|otherwise)\b|\b(?:other|apart|aside)\s+(?:than|from)\b|"
+    rf"\bwith\s+the\s+exception\b|\s[-–—]\s|—|,\s*(?:and\s+)?(?=there\b)|\band\s+(?=there\b|{ARTICLE}\b|no\b|without\b|{GRADED}\b)|"
+    rf",\s*(?:and\s+|with\s+)?(?=(?:no|without|{ARTICLE})\b)|\bwith\s+(?={ARTICLE}\b|{GRADED}\b)|\bwithout\b",
+    re.I,
+)
+SOFT = re.compile(rf",\s*(?:and\s+|with\s+)?(?={GRADED}\b)", re.I)  # ends a denial unless the list goes on to an "or"
 OR = re.compile(r"\b(?:or|nor)\b", re.I)
 VERB = re.compile(r"\b(?:is|are|was|were|demonstrates?|shows?|reveals?|with|has|have|measur\w+)\b", re.I)
-COUNT = re.compile(r"(?<![\w.-])(?P<n>\d{1,3}|an?|one|single|solitary|two|three|four|five|six|seven|eight|nine|ten)\s+(?:[\w-]+\s+){0,3}$", re.I)
-COUNTS = {"one": 1, "single": 1, "solitary": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 HEADING = re.compile(r"(?m)^[ \t*#>•-]*(?:\d{1,2}[.)][ \t]*)?(?P<name>[A-Za-z][^:\n.;?]{0,60}?)[ \t*]*:[ \t*]*(?P<rest>[^\n\r]*)")
 SENTENCE_LIKE = re.compile(r"\b(?:is|are|was|there|no|not|shows?|demonstrates?|reveals?|measuring|seen|noted|with|of)\b", re.I)
-NOTHING_SAID = re.compile(r"\W*(?:none|no|nil|absent|negative|normal|unremarkable|not\s+(?:present|seen|identified|visible)|clear|-ve)\W*(?:seen|present|identified)?\W*$",
-                          re.I)
+NOTHING_SAID = re.compile(
+    r"\W*(?:none|no|nil|absent|negative|normal|unremarkable|not\s+(?:present|seen|identified|visible)|clear|-ve)\W*(?:seen|present|identified)?\W*$",
+    re.I,
+)
 SAID_SHORT = re.compile(rf"\W*(?:yes|present|positive|[<>~]?\d|left|right|bilateral|both|{GRADED}|possible|probable|trace|tiny|acute)\b", re.I)
 OF_THE_LAST = re.compile(r"\W*(?:it|this|these|they|the\s+(?:largest|larger|biggest)|measur\w+|maximum|max|size|volume|dimensions?)\b", re.I)
-SMALL_VESSEL = re.compile(r"(?:small|large)[\s-]+vessels?\b", re.I)
+# of an earlier study: no size of the finding now
+PRIOR_SIZE = re.compile(
+    r"\b(?:previous(?:ly)?|prior(?:ly)?|formerly|earlier|compared\s+(?:to|with)|versus|vs\.?)\s*(?:(?:was|it|measur\w+|about|of|approximately)\s+)*$",
+    re.I,
+)
 SPINE = re.compile(r"\b(?:vertebra\w*|spin(?:e|al|ous)|lamina\w*|pedicles?|(?:c|t|l)\d{1,2})\b", re.I)
 
 
@@ -60,21 +73,21 @@ class Assertion:
     code: str
     polarity: Polarity
     side: Side | None
-    size_mm: float | None           # the largest of those given
+    size_mm: float | None  # the largest of those given
     volume_ml: float | None
     start: int
     end: int
     certainty: Certainty = "certain"
-    region: str = ""                # several joined by ", "
-    severity: str = ""              # minimal, mild, moderate, severe
-    acuity: str = ""                # acute, subacute, chronic, acute_on_chronic
-    comparison: str = ""            # new, larger, smaller, unchanged, resolved
+    region: str = ""  # several joined by ", "
+    severity: str = ""  # minimal, mild, moderate, severe
+    acuity: str = ""  # acute, subacute, chronic, acute_on_chronic
+    comparison: str = ""  # new, larger, smaller, unchanged, resolved
     count: int | None = None
     sizes_mm: tuple[float, ...] = ()
-    more: str = ""                  # of a bilateral finding the side with more
+    more: str = ""  # of a bilateral finding the side with more
     context: Context = "now"
     section: str = ""
-    size_at: tuple[int, int] | None = None      # offsets of the size
+    size_at: tuple[int, int] | None = None  # offsets of the size
     side_at: tuple[int, int] | None = None
 
 
@@ -104,8 +117,6 @@ def read_report(text: str) -> list[Assertion]:
 @lru_cache(maxsize=64)
 def read_all(text: str) -> Read:
     """The findings of a text, what else it says in numbers and sides, its sections and sentences."""
-    from nlp.report_pipe import pipe        # spaCy takes a second to import
-
     doc = pipe()(text)
     found_sections = sections(text)
     skipped, denied = headed(text, doc.user_data["findings"])
@@ -135,22 +146,20 @@ def of_the_last(found: list[Assertion], loose: list[Loose], text: str, start: in
     size = SIZE.match(text, numbers[0].start)
     assert size, "a loose number is a size"
     millimetres, millilitres = measure(size)
-    found[-1] = replace(found[-1], size_mm=max(millimetres, default=None), volume_ml=max(millilitres, default=None), sizes_mm=tuple(millimetres),
-                        size_at=size.span())
+    found[-1] = replace(
+        found[-1], size_mm=max(millimetres, default=None), volume_ml=max(millilitres, default=None), sizes_mm=tuple(millimetres), size_at=size.span()
+    )
     return [row for row in loose if row is not numbers[0]]
 
 
 # ---------------------------------------------------------------- sections and headings
 
+
 @lru_cache
 def section_heading() -> tuple[re.Pattern[str], dict[str, str]]:
-    import tomllib
-
-    from nlp.report_pipe import CUES_PATH
-
-    names = {phrase: name for name, phrases in tomllib.loads(CUES_PATH.read_text())["sections"].items() for phrase in phrases}
+    names = section_names()
     any_name = "|".join(sorted((re.escape(name).replace(r"\ ", r"\s+") for name in names), key=len, reverse=True))
-    pattern = (rf"(?:^|(?<=[\n\r]))[ \t*#>_-]*(?P<a>{any_name})[ \t*_]*(?::|(?=[\r\n])|$)|(?<=[.;:])[ \t]+(?P<b>{any_name})[ \t]*:")
+    pattern = rf"(?:^|(?<=[\n\r]))[ \t*#>_-]*(?P<a>{any_name})[ \t*_]*(?::|(?=[\r\n])|$)|(?<=[.;:])[ \t]+(?P<b>{any_name})[ \t]*:"
     return re.compile(pattern, re.I), names
 
 
@@ -164,10 +173,10 @@ def sections(text: str) -> tuple[tuple[str, int, int], ...]:
             continue
         heads.append((match.start(), match.end(), names[re.sub(r"\s+", " ", word.lower())]))
     reported = {name for _, _, name in heads} & {"findings", "impression"}
-    rows = [("exam" if reported else "", 0, heads[0][0] if heads else len(text))]       # what stands before is the name of the exam
+    rows = [("exam" if reported else "", 0, heads[0][0] if heads else len(text))]  # what stands before is the name of the exam
     for i, (start, body, name) in enumerate(heads):
         end = heads[i + 1][0] if i + 1 < len(heads) else len(text)
-        later = {head[2] for head in heads[i + 1:]}
+        later = {head[2] for head in heads[i + 1 :]}
         if name in NOT_NOW and not later & {"findings", "impression"}:
             paragraph = re.compile(r"\S[^\n]*?(?:[.!?]\s*[\r\n]|[\r\n]\s*[\r\n])").search(text, body)
             if paragraph and paragraph.end() < end:
@@ -196,11 +205,11 @@ def headed(text: str, terms: Sequence[tuple[str, int, int]]) -> tuple[set[tuple[
 
 # ---------------------------------------------------------------- one sentence
 
-def read_sentence(text: str, start: int, end: int, terms: list[tuple[str, int, int]],
-                  denied: set[tuple[str, int, int]]) -> tuple[list[Assertion], list[Loose]]:
-    """Findings of one sentence and what in it belongs to none."""
-    from nlp.report_pipe import codes
 
+def read_sentence(
+    text: str, start: int, end: int, terms: list[tuple[str, int, int]], denied: set[tuple[str, int, int]]
+) -> tuple[list[Assertion], list[Loose]]:
+    """Findings of one sentence and what in it belongs to none."""
     sentence = text[start:end]
     here = [(code, a - start, b - start) for code, a, b in terms]
     marks = cue_spans(sentence, here)
@@ -208,7 +217,7 @@ def read_sentence(text: str, start: int, end: int, terms: list[tuple[str, int, i
     sizes = list(SIZE.finditer(sentence))
     owner = owners(sentence, here, sizes, codes())
     found: list[Assertion] = []
-    used: set[int] = set()          # offsets of sides, numbers, denials and severities that belong to a finding
+    used: set[int] = set()  # offsets of sides, numbers, denials and severities that belong to a finding
     for i, (code, a, b) in enumerate(here):
         clause = max(t for t in turns if t <= a), min([t for t in turns if t >= b] or [len(sentence)])
         before, after = beside(sentence, here, i, clause, codes())
@@ -224,12 +233,28 @@ def read_sentence(text: str, start: int, end: int, terms: list[tuple[str, int, i
         severity, severity_at = graded(sentence, before, (a, b), after)
         if severity_at is not None:
             used.add(severity_at)
-        found.append(Assertion(
-            recoded(code, acuity, sentence, a, b), polarity, side, max(millimetres, default=None), max(millilitres, default=None), start + a, start + b,
-            certainty, regions(sentence, before, (a, b), after), "" if polarity == "absent" else severity, acuity,
-            compared(sentence, before, (a, b), after, clause, len([1 for t in here if clause[0] <= t[1] < clause[1]])), counted(sentence, before, a),
-            millimetres, more, context, size_at=(start + own[0].start(), start + own[0].end()) if own else None,
-            side_at=(start + side_at[0], start + side_at[1]) if side_at else None))
+        found.append(
+            Assertion(
+                recoded(code, acuity, sentence, a, b),
+                polarity,
+                side,
+                max(millimetres, default=None),
+                max(millilitres, default=None),
+                start + a,
+                start + b,
+                certainty,
+                regions(sentence, before, (a, b), after),
+                "" if polarity == "absent" else severity,
+                acuity,
+                compared(sentence, before, (a, b), after, clause, len([1 for t in here if clause[0] <= t[1] < clause[1]])),
+                counted(sentence, before, a),
+                millimetres,
+                more,
+                context,
+                size_at=(start + own[0].start(), start + own[0].end()) if own else None,
+                side_at=(start + side_at[0], start + side_at[1]) if side_at else None,
+            )
+        )
     return found, loose_of(sentence, start, sizes, marks, used, here)
 
 
@@ -237,8 +262,6 @@ Marks = dict[str, list[tuple[int, int]]]
 
 
 def cue_spans(sentence: str, terms: list[tuple[str, int, int]]) -> Marks:
-    from nlp.report_pipe import cues
-
     table = cues()
     none = [m.span() for m in table["denied"]["none"].finditer(sentence)]
     inside = [(a, b) for _, a, b in terms]
@@ -248,14 +271,19 @@ def cue_spans(sentence: str, terms: list[tuple[str, int, int]]) -> Marks:
 
     behind = spans("denied", "behind", none + inside)
     return {
-        "denied": spans("denied", "before", none + inside + behind), "denied behind": behind,
-        "doubted": spans("doubted", "before", inside), "doubted behind": spans("doubted", "behind", inside),
-        "unlikely": spans("doubted", "unlikely", inside), "past": spans("past", "before", inside), "asked": spans("asked", "before", inside),
+        "denied": spans("denied", "before", none + inside + behind),
+        "denied behind": behind,
+        "doubted": spans("doubted", "before", inside),
+        "doubted behind": spans("doubted", "behind", inside),
+        "unlikely": spans("doubted", "unlikely", inside),
+        "past": spans("past", "before", inside),
+        "asked": spans("asked", "before", inside),
     }
 
 
 def meant(sentence: str, code: str, a: int, b: int, clause: tuple[int, int], marks: Marks, used: set[int]) -> tuple[Polarity, Certainty, Context]:
     """Polarity, certainty and context of the term at a..b, from the cues that reach it."""
+
     def forward(name: str) -> tuple[int, int] | None:
         for cue in reversed(marks[name]):
             if clause[0] <= cue[0] and cue[1] <= a and reaches(sentence, cue[1], a, clause[1], name):
@@ -264,7 +292,7 @@ def meant(sentence: str, code: str, a: int, b: int, clause: tuple[int, int], mar
 
     def backward(name: str) -> tuple[int, int] | None:
         for cue in marks[name]:
-            if b <= cue[0] and cue[1] <= max(clause[1], b) and len(sentence[b:cue[0]].split()) <= 12 and not VERB.search(sentence, b, cue[0]):
+            if b <= cue[0] and cue[1] <= max(clause[1], b) and len(sentence[b : cue[0]].split()) <= 12 and not VERB.search(sentence, b, cue[0]):
                 return cue
         return None
 
@@ -277,12 +305,12 @@ def meant(sentence: str, code: str, a: int, b: int, clause: tuple[int, int], mar
         if cue:
             used.add(cue[0])
     if prefixed or denied:
-        hesitant = denied and re.search(r"\b(?:definite|convincing|obvious|clear|appreciable|gross)\b", sentence[denied[1]:a], re.I)
+        hesitant = denied and re.search(r"\b(?:definite|convincing|obvious|clear|appreciable|gross)\b", sentence[denied[1] : a], re.I)
         return "absent", "likely" if hesitant else "certain", context
     if unlikely:
         return "absent", "likely", context
     if doubted:
-        likely = re.search(r"likely|probabl|presum|favou?r", sentence[doubted[0]:doubted[1]], re.I)
+        likely = re.search(r"likely|probabl|presum|favou?r", sentence[doubted[0] : doubted[1]], re.I)
         return "possible", "likely" if likely else "possible", context
     return "present", "certain", context
 
@@ -298,20 +326,26 @@ def reaches(sentence: str, cue_end: int, term: int, clause_end: int, name: str) 
     return "," not in between or bool(OR.search(sentence, cue_end, clause_end))
 
 
-def beside(sentence: str, terms: list[tuple[str, int, int]], i: int, clause: tuple[int, int],
-           quality: dict[str, bool]) -> tuple[tuple[int, int], tuple[int, int]]:
+def beside(
+    sentence: str, terms: list[tuple[str, int, int]], i: int, clause: tuple[int, int], quality: dict[str, bool]
+) -> tuple[tuple[int, int], tuple[int, int]]:
     """The words before and behind a term that are its own, not its neighbours'; adjectives that are findings too are stepped over."""
     a, b = terms[i][1:]
     at = i
-    while at > 0 and terms[at - 1][2] > clause[0] and len(sentence[terms[at - 1][2]:terms[at][1]].split()) <= 2 and not JOIN.search(
-            sentence, terms[at - 1][2], terms[at][1]) and not PREPOSITION.search(sentence, terms[at - 1][2], terms[at][1]):
+    while (
+        at > 0
+        and terms[at - 1][2] > clause[0]
+        and len(sentence[terms[at - 1][2] : terms[at][1]].split()) <= 2
+        and not JOIN.search(sentence, terms[at - 1][2], terms[at][1])
+        and not PREPOSITION.search(sentence, terms[at - 1][2], terms[at][1])
+    ):
         at -= 1
     first = terms[at][1]
     left = max([clause[0], *(t[2] for t in terms[:at] if t[2] <= first)])
     if left > clause[0]:
         joins = [m.end() for m in JOIN.finditer(sentence, left, first)]
         left = joins[-1] if joins else first if PREPOSITION.search(sentence, left, first) else left
-    nexts = [t for t in terms[i + 1:] if t[1] < clause[1] and (quality.get(terms[i][0]) or not quality.get(t[0]))]
+    nexts = [t for t in terms[i + 1 :] if t[1] < clause[1] and (quality.get(terms[i][0]) or not quality.get(t[0]))]
     right = clause[1]
     if nexts:
         right = nexts[0][1]
@@ -320,19 +354,23 @@ def beside(sentence: str, terms: list[tuple[str, int, int]], i: int, clause: tup
     return (left, a), (b, max(b, right))
 
 
-def side_of(sentence: str, code: str, before: tuple[int, int], term: tuple[int, int], after: tuple[int, int],
-            used: set[int]) -> tuple[Side | None, str, tuple[int, int] | None]:
+def side_of(
+    sentence: str, code: str, before: tuple[int, int], term: tuple[int, int], after: tuple[int, int], used: set[int]
+) -> tuple[Side | None, str, tuple[int, int] | None]:
     """Side, the side with more, and where it stands; of a shift the side it goes to."""
     if code in ("midline_shift", "displacement"):
         ways = [m for seg in (before, term, after) for m in WHERETO.finditer(sentence, *seg)]
         if code == "midline_shift" and ways:
             best = max(ways, key=lambda m: bool(m["a"] or m["b"] or m["c"]))
             used.update(m.start() for m in ways)
-            return (best["a"] or best["b"] or best["c"] or best["d"]).lower(), "", best.span()      # type: ignore[return-value]
+            return (best["a"] or best["b"] or best["c"] or best["d"]).lower(), "", best.span()  # type: ignore[return-value]
     rows = [m for m in sides(sentence, before[0], term[1])]
     if not rows:
-        rows = [m for m in sides(sentence, *after) if ADJACENT.match(sentence[after[0]:m.start()]) or PREPOSITION.search(sentence, after[0], m.start())
-                or "ly" in m[0]]
+        rows = [
+            m
+            for m in sides(sentence, *after)
+            if ADJACENT.match(sentence[after[0] : m.start()]) or PREPOSITION.search(sentence, after[0], m.start()) or "ly" in m[0]
+        ]
     if not rows:
         return None, "", None
     used.update(m.start() for m in rows)
@@ -351,92 +389,21 @@ def owners(sentence: str, terms: list[tuple[str, int, int]], sizes: list[re.Matc
     found: dict[int, int] = {}
     nouns = [i for i, term in enumerate(terms) if not quality.get(term[0])] or list(range(len(terms)))
     for j, size in enumerate(sizes):
+        if PRIOR_SIZE.search(sentence, 0, size.start()):
+            continue
         behind = [i for i in nouns if terms[i][1] >= size.end()]
         ahead = [i for i in nouns if terms[i][2] <= size.start()]
-        if behind and re.fullmatch(r"\s*(?:of\s+)?(?:[\w/-]+\s+){0,4}", sentence[size.end():terms[behind[0]][1]]) and not JOIN.search(
-                sentence, size.end(), terms[behind[0]][1]):
+        if (
+            behind
+            and re.fullmatch(r"\s*(?:of\s+)?(?:[\w/-]+\s+){0,4}", sentence[size.end() : terms[behind[0]][1]])
+            and not JOIN.search(sentence, size.end(), terms[behind[0]][1])
+        ):
             found[j] = behind[0]
         elif ahead:
             found[j] = ahead[-1]
         elif behind:
             found[j] = behind[0]
     return found
-
-
-def measure(size: re.Match[str]) -> tuple[list[float], list[float]]:
-    """Values in mm, values in mL; decimals are kept, "1,200" is a thousand, "1,2" is not."""
-    unit = size[3].lower()
-    rows = [(number_of(m[1]), (m[2] or unit).lower()) for m in VALUE_UNIT.finditer(size[0][:size.start(3) - size.start()])]
-    if unit == "mm" or unit.startswith("millim") or unit == "cm" or unit.startswith("cent"):
-        return [round(value * (1 if own.startswith(("mm", "millim")) else 10), 6) for value, own in rows], []
-    return [], [value for value, _ in rows]
-
-
-def number_of(words: str) -> float:
-    if re.fullmatch(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?", words):
-        return float(words.replace(",", ""))
-    return float(words.replace(",", ".").replace("·", "."))
-
-
-def last_of(sentence: str, block: str, seg: tuple[int, int]) -> str:
-    from nlp.report_pipe import cues
-
-    found = [(m.end(), m.end() - m.start(), name) for name, pattern in cues()[block].items() for m in pattern.finditer(sentence, *seg)]
-    return max(found)[2] if found else ""
-
-
-def behind_of(sentence: str, block: str, start: int, end: int) -> str:
-    """ "... is acute", ", acute" """
-    from nlp.report_pipe import cues
-
-    head = re.compile(r"[\s,(]*(?:(?:is|are|appears?|remains?|was)\s+)?(?:\w+ly\s+)?", re.I).match(sentence, start, end)
-    at = head.end() if head else start
-    return next((name for name, pattern in cues()[block].items() if pattern.match(sentence, at, end)), "")
-
-
-def graded(sentence: str, before: tuple[int, int], term: tuple[int, int], after: tuple[int, int]) -> tuple[str, int | None]:
-    from nlp.report_pipe import cues
-
-    found = [(m.end(), m.start(), name) for name, pattern in cues()["severity"].items() for m in pattern.finditer(sentence, before[0], term[1])
-             if not SMALL_VESSEL.match(sentence, m.start())]
-    if found:
-        _, at, name = max(found)
-        return name, at
-    head = re.compile(r"[\s,(:]*(?:(?:is|are|appears?|remains?|was)\s+)?(?:\w+ly\s+(?=\w))?", re.I).match(sentence, *after)
-    for at in {head.end() if head else after[0], after[0] + len(sentence[slice(*after)]) - len(sentence[slice(*after)].lstrip(" ,(:"))}:
-        for name, pattern in cues()["severity"].items():
-            if pattern.match(sentence, at, after[1]):
-                return name, at
-    return "", None
-
-
-def regions(sentence: str, before: tuple[int, int], term: tuple[int, int], after: tuple[int, int]) -> str:
-    """Named regions of the words beside the term, those before it first, else those behind."""
-    found = regions_in(sentence, (before[0], term[1])) or regions_in(sentence, after)
-    return ", ".join(found)
-
-
-def regions_in(sentence: str, seg: tuple[int, int]) -> list[str]:
-    from nlp.report_pipe import cues
-
-    return sorted({name for name, pattern in cues()["regions"].items() if pattern.search(sentence.replace("-", " "), *seg)})
-
-
-def compared(sentence: str, before: tuple[int, int], term: tuple[int, int], after: tuple[int, int], clause: tuple[int, int], terms_of_clause: int) -> str:
-    from nlp.report_pipe import cues
-
-    segs = [(before[0], term[0]), after] if terms_of_clause > 1 else [clause]
-    for name, pattern in cues()["comparison"].items():
-        if any(pattern.search(sentence, *seg) for seg in segs):
-            return name
-    return ""
-
-
-def counted(sentence: str, before: tuple[int, int], a: int) -> int | None:
-    match = COUNT.search(sentence[before[0]:a])
-    if not match or match["n"].lower() in ("a", "an") or SIZE.search(sentence[before[0]:a]):
-        return None
-    return COUNTS.get(match["n"].lower()) or int(match["n"])
 
 
 def recoded(code: str, acuity: str, sentence: str, a: int, b: int) -> str:
@@ -452,23 +419,35 @@ def recoded(code: str, acuity: str, sentence: str, a: int, b: int) -> str:
 
 def loose_of(sentence: str, start: int, sizes: list[re.Match[str]], marks: Marks, used: set[int], terms: list[tuple[str, int, int]]) -> list[Loose]:
     """What a changed word would change although no finding claims it."""
-    from nlp.report_pipe import cues
-
     rows = [Loose("number", f"{measure(size)}", start + size.start(), start + size.end()) for size in sizes if size.start() not in used]
-    rows += [Loose("side", "both" if m.groupdict().get("both") else "left" if m["left"] else "right", start + m.start(), start + m.end())
-             for m in sides(sentence, 0, len(sentence)) if m.start() not in used]
+    rows += [
+        Loose("side", "both" if m.groupdict().get("both") else "left" if m["left"] else "right", start + m.start(), start + m.end())
+        for m in sides(sentence, 0, len(sentence))
+        if m.start() not in used
+    ]
     rows += [Loose("denied", "", start + a, start + b) for name in ("denied", "denied behind") for a, b in marks[name] if a not in used]
     inside = [(a, b) for _, a, b in terms]
-    rows += [Loose("severity", name, start + m.start(), start + m.end()) for name, pattern in cues()["severity"].items()
-             for m in pattern.finditer(sentence) if m.start() not in used and not any(a <= m.start() < b for a, b in inside)]
+    rows += [
+        Loose("severity", name, start + m.start(), start + m.end())
+        for name, pattern in cues()["severity"].items()
+        for m in pattern.finditer(sentence)
+        if m.start() not in used and not any(a <= m.start() < b for a, b in inside)
+    ]
     return rows
 
 
 def says(text: str, findings: Iterable[Finding]) -> bool:
     """Whether the text states exactly these findings: no more, no less, same polarity, side, number and count."""
-    intended = [(f.code, "absent" if not f.present else "possible" if f.band == "hedge" else "present",
-                 f.side if f.present and f.side in ("left", "right", "bilateral") else None,
-                 round(f.size_mm, 1) if f.present and f.size_mm is not None else None,
-                 round(f.volume_ml, 1) if f.present and f.volume_ml is not None else None, f.count if f.present else None) for f in findings]
+    intended = [
+        (
+            f.code,
+            "absent" if not f.present else "possible" if f.band == "hedge" else "present",
+            f.side if f.present and f.side in ("left", "right", "bilateral") else None,
+            round(f.size_mm, 1) if f.present and f.size_mm is not None else None,
+            round(f.volume_ml, 1) if f.present and f.volume_ml is not None else None,
+            f.count if f.present else None,
+        )
+        for f in findings
+    ]
     read = [(a.code, a.polarity, a.side, a.size_mm, a.volume_ml, a.count) for a in read_report(text)]
     return sorted(intended, key=str) == sorted(read, key=str)

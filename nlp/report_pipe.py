@@ -105,6 +105,13 @@ def cues() -> dict[str, dict[str, re.Pattern[str]]]:
     return {block: {name: pattern_of(phrases) for name, phrases in rows.items()} for block, rows in table.items()}
 
 
+@lru_cache
+def section_names() -> dict[str, str]:
+    """A heading in lower case -> the section it begins."""
+    rows: dict[str, list[str]] = tomllib.loads(CUES_PATH.read_text())["sections"]
+    return {phrase: name for name, phrases in rows.items() for phrase in phrases}
+
+
 def filled(term: str, parts: dict[str, str]) -> str:
     for name, pattern in parts.items():
         term = term.replace("{" + name + "}", pattern)

@@ -65,7 +65,8 @@ NOUNS = {
     "hippocampal_atrophy": ("hippocampal atrophy", "medial temporal atrophy"),
 }
 # nouns without a singular or an article
-NO_ARTICLE = re.compile(r" an? ((?:<side> )?(?:[\w-]+ )*(?:metastases|lesions|plaques|changes|disease|microbleeds|microhaemorrhages|hydrocephalus|atrophy)\b)")
+PLAIN = r"metastases|lesions|plaques|changes|disease|microbleeds|microhaemorrhages|hydrocephalus|atrophy"
+NO_ARTICLE = re.compile(rf" an? ((?:<side> )?(?:[\w-]+ )*(?:{PLAIN})\b)")
 STATED = ("There is a {what}.", "{what} is seen.", "{what} is present.", "Findings of {what}.")
 HEDGED = ("Possible {what}.", "There may be a {what}.", "Suspected {what}; correlate clinically.", "Possible {what} is noted.")
 ABSENT = ("No {what}.", "There is no {what}.", "No evidence of {what}.", "No {what} is identified.")

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from data.records import Draft, Finding
 from data.simulator import simulate_head_ct
 from nlp.assertions import Assertion, read_report
+from nlp.evaluate_reading import table
 from nlp.sentences import fill, group_findings
 from vision.reporter import Reporter
 
@@ -45,6 +46,8 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 60, s
         "sentences": sum(int(draft.model["sentences"]) for draft in drafts),
         "replaced by template": sum(int(draft.model["replaced_by_template"]) for draft in drafts),
         "worded by the model": share_by_model(drafts),
+        "errors noticed by the re-reader": table([f"FINDINGS: {text}\n\nIMPRESSION: {draft.sections['impression']}\n"
+                                                  for text, draft in zip(texts, drafts, strict=True)], seed)["kinds"],
     }
     if out is not None:
         write_card(Path(out), figures, studies, seed)

@@ -1,4 +1,5 @@
 """POST /v1/reports/check over a real socket, and the same check between a person and the signature on the page."""
+
 import threading
 import time
 
@@ -19,8 +20,16 @@ class LeftSubdural:
     def draft(self, images, order):
         finding = Finding("f1", "subdural_haemorrhage", "subdural haematoma", True, 0.9, side="left", volume_ml=12.5, critical=True)
         text = "Left subdural haematoma, 12.5 mL."
-        return Draft("", "draft", None, (finding,), {"findings": text, "impression": text},
-                     (Sentence(text, "findings", ("f1",), 0.9, "model"), Sentence(text, "impression", ("f1",), 0.9, "model")), {}, 0.9), {}
+        return Draft(
+            "",
+            "draft",
+            None,
+            (finding,),
+            {"findings": text, "impression": text},
+            (Sentence(text, "findings", ("f1",), 0.9, "model"), Sentence(text, "impression", ("f1",), 0.9, "model")),
+            {},
+            0.9,
+        ), {}
 
 
 @pytest.fixture
@@ -73,23 +82,39 @@ def test_an_edited_draft_is_checked_against_what_the_machine_wrote(http, draft):
     found = {row["code"]: row for row in answer["remarks"]}
     assert {"side_draft", "number_ten", "side_impression"} <= set(found) and answer["mark"]
     for row in answer["remarks"]:
-        assert answer["sections"].get(row["section"], "")[row["start"]:row["end"]] == row["text"]
+        assert answer["sections"].get(row["section"], "")[row["start"] : row["end"]] == row["text"]
     assert (found["number_ten"]["severity"], found["number_ten"]["text"]) == ("stop", "125 mL")
 
 
 def test_a_text_of_another_system_is_checked_against_the_order_sent_with_it(http):
     text = "EXAM: MRI brain\r\nFINDINGS: The prostate is normal. Right meningioma of 2.5 cm.\r\nIMPRESSION: Right meningioma of 25 cm."
     answer = asked(http, text=text, order={"order_text": "known left meningioma, r/o metastasis", "sex": "F", "age": 60, "priors": ["MRI 2025"]})
-    assert {row["code"] for row in answer["remarks"]} == {"sex", "side_order", "number_impression", "implausible", "question_unanswered", "comparison_missing"}
+    assert {row["code"] for row in answer["remarks"]} == {
+        "sex",
+        "side_order",
+        "number_impression",
+        "implausible",
+        "question_unanswered",
+        "comparison_missing",
+    }
     assert answer["sections"]["impression"] == "Right meningioma of 25 cm."
 
 
-@pytest.mark.parametrize(("body", "status", "code", "word"), [
-    ({}, 422, "E109", "draft_id"), ({"draft_id": "none"}, 404, "E110", "draft"), ({"text": "x", "sections": {"findings": "x"}}, 422, "E109", "once"),
-    ({"draft_id": "none", "order": {"order_text": "x"}}, 422, "E109", "order"), ({"text": " \r\n "}, 422, "E109", "empty"),
-    ({"text": 5}, 422, "E109", "text"), ({"sections": {"finding": "x"}}, 422, "E109", "finding"), ({"sections": {"findings": "x" * 20_001}}, 422, "E109", "findings"),
-    ({"text": "x", "order": {"order_text": "x", "age": "old"}}, 422, "E109", "order.age"), ({"text": "x" * 100_001}, 422, "E109", "text"),
-])
+@pytest.mark.parametrize(
+    ("body", "status", "code", "word"),
+    [
+        ({}, 422, "E109", "draft_id"),
+        ({"draft_id": "none"}, 404, "E110", "draft"),
+        ({"text": "x", "sections": {"findings": "x"}}, 422, "E109", "once"),
+        ({"draft_id": "none", "order": {"order_text": "x"}}, 422, "E109", "order"),
+        ({"text": " \r\n "}, 422, "E109", "empty"),
+        ({"text": 5}, 422, "E109", "text"),
+        ({"sections": {"finding": "x"}}, 422, "E109", "finding"),
+        ({"sections": {"findings": "x" * 20_001}}, 422, "E109", "findings"),
+        ({"text": "x", "order": {"order_text": "x", "age": "old"}}, 422, "E109", "order.age"),
+        ({"text": "x" * 100_001}, 422, "E109", "text"),
+    ],
+)
 def test_bad_input_is_named(http, body, status, code, word):
     refused(http.post("/v1/reports/check", json=body), status, code, word)
 
@@ -104,11 +129,16 @@ def test_strange_bytes_are_read_as_text(http):
 
 
 def test_a_report_with_a_stop_is_shown_before_it_is_signed_and_signed_when_it_was_looked_at(http, desk, draft):
-    form = {"action": "sign", "version": str(draft["version"]), "findings": "Right subdural haematoma, 12.5 mL.", "impression": "Right subdural haematoma, 12.5 mL."}
+    form = {
+        "action": "sign",
+        "version": str(draft["version"]),
+        "findings": "Right subdural haematoma, 12.5 mL.",
+        "impression": "Right subdural haematoma, 12.5 mL.",
+    }
     answer = http.post(f"/drafts/{draft['id']}", data=form)
     assert answer.status_code == 303 and answer.headers["location"].endswith("&unseen=1#checks")
     kept = desk.draft(draft["id"])
-    assert (kept["status"], kept["sections"]["findings"]) == ("draft", form["findings"])        # the edit is not lost
+    assert (kept["status"], kept["sections"]["findings"]) == ("draft", form["findings"])  # the edit is not lost
     page = http.get(answer.headers["location"]).text
     assert "Not signed yet" in page and "the draft&#39;s finding on the images is on the left" in page
     mark = asked(http, draft_id=draft["id"])["mark"]

@@ -162,6 +162,7 @@ SIZES = [
     ("Left meningioma measuring 3.5 cm.", 35.0), ("A 3.5cm meningioma.", 35.0), ("Meningioma, .5 cm.", 5.0), ("Meningioma, 2,5 cm.", 25.0),
     ("Meningioma of 1.3 x 1.2 cm.", 13.0), ("Meningioma of 2.3 cm x 14 mm.", 23.0), ("Meningioma measuring 4.3 × 4.3 × 6.6 cm (AP x TV x CC).", 66.0),
     ("Meningioma. It measures 12.0 mm.", 12.0), ("A 4-mm meningioma.", 4.0), ("Meningioma, 0.9 cm (previously seen).", 9.0),
+    ("Meningioma, now 9 mm (previously 14 mm).", 9.0), ("Meningioma has decreased from 14 mm to 9 mm.", 9.0), ("Meningioma of 3-5 mm.", 5.0),
 ]
 
 
@@ -196,7 +197,8 @@ def test_comparison_with_a_prior_is_read(text, comparison):
 def test_an_indication_is_asked_and_a_history_past_and_neither_is_of_these_images():
     text = "INDICATION: rule out subdural haematoma, old stroke\r\n\r\nFINDINGS:\r\nHistory of meningioma. No haemorrhage.\r\nIMPRESSION: Normal."
     assert [(a.code, a.context) for a in read_report(text)] == [
-        ("subdural_haemorrhage", "asked"), ("chronic_infarct", "asked"), ("meningioma", "past"), ("intracranial_haemorrhage", "now"), ("normal", "now")]
+        ("subdural_haemorrhage", "asked"), ("chronic_infarct", "asked"), ("meningioma", "past"), ("intracranial_haemorrhage", "now"),
+        ("normal", "now")]
     assert one("MRI is recommended to exclude metastasis.").context == "asked"
 
 
@@ -222,10 +224,12 @@ def test_severity_acuity_count_and_region_are_read():
 
 def test_the_pipeline_marks_the_findings_on_spacys_own_document():
     doc = pipe()("Left subdural haematoma of 4.5 mL. No shift.")
-    assert [(span.text, span.label_) for span in doc.spans["findings"]] == [("subdural haematoma", "subdural_haemorrhage"), ("shift", "midline_shift")]
+    assert [(span.text, span.label_) for span in doc.spans["findings"]] == [
+        ("subdural haematoma", "subdural_haemorrhage"), ("shift", "midline_shift")]
     assert len(list(doc.sents)) == 2
 
 
-@pytest.mark.parametrize("text", ["", " ", "\r\n\r\n", ":::", "no no no", "left", "4.5 cm", "x" * 5000, "\0\ufeff", "Übelkeit, Blutung links 3,5 cm", "((((", "- - -\n* *"])
+@pytest.mark.parametrize("text", ["", " ", "\r\n\r\n", ":::", "no no no", "left", "4.5 cm", "x" * 5000, "\0\ufeff",
+                                  "Übelkeit, Blutung links 3,5 cm", "((((", "- - -\n* *"])
 def test_no_text_breaks_it(text):
     read_report(text)

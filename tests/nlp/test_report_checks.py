@@ -4,7 +4,8 @@ import pytest
 from data.records import Finding, Order
 from nlp.report_checks import Asked, check_report
 
-DRAFT = {"comparison": "No prior study was read.", "findings": "Left subdural haematoma, 12.5 mL. Midline shift of 4.2 mm to the right. No skull fracture.",
+DRAFT = {"comparison": "No prior study was read.",
+         "findings": "Left subdural haematoma, 12.5 mL. Midline shift of 4.2 mm to the right. No skull fracture.",
          "impression": "Left subdural haematoma, 12.5 mL. Midline shift of 4.2 mm to the right."}
 FOUND = (Finding("f1", "subdural_haemorrhage", "subdural haematoma", True, 0.9, side="left", volume_ml=12.5, critical=True),
          Finding("f2", "midline_shift", "midline shift", True, 0.9, side="right", size_mm=4.2, critical=True),
