@@ -11,8 +11,8 @@ from nlp.evaluate_reading import main, table
 from nlp.report_changes import changes, facts
 from nlp.report_errors import KINDS
 
-TEXT = ("EXAM: CT head\n\nHISTORY: left arm weakness, r/o bleed.\n\nFINDINGS: There is a large left frontal meningioma measuring 3.5 cm. Mild surrounding edema is "
-        "seen. No acute infarct, hydrocephalus, or midline shift.\n\nIMPRESSION: Large left frontal meningioma.\nDictated by: left right")
+TEXT = ("EXAM: CT head\n\nHISTORY: left arm weakness, r/o bleed.\n\nFINDINGS: There is a large left frontal meningioma measuring 3.5 cm. "
+        "Mild surrounding edema is seen. No acute infarct, hydrocephalus, or midline shift.\n\nIMPRESSION: Large left frontal meningioma.\nDictated by: left right")
 OTHER = "FINDINGS: There is a small right thalamic hemorrhage. The ventricles are normal.\n"
 
 
@@ -31,8 +31,9 @@ def test_a_rewording_is_no_error():
 
 
 @pytest.mark.parametrize(("after", "kind"), [
-    (TEXT.replace("3.5 cm", "35 cm"), "size"), (TEXT.replace("a large left", "a large right"), "side"), (TEXT.replace("No acute infarct", "Acute infarct"), "polarity"),
-    (TEXT.replace("Mild", "Severe"), "severity"), (TEXT.replace("Mild surrounding edema is seen.", ""), "dropped"), (TEXT.replace(" No acute", " Skull fracture. No acute"), "added"),
+    (TEXT.replace("3.5 cm", "35 cm"), "size"), (TEXT.replace("a large left", "a large right"), "side"),
+    (TEXT.replace("No acute infarct", "Acute infarct"), "polarity"), (TEXT.replace("Mild", "Severe"), "severity"),
+    (TEXT.replace("Mild surrounding edema is seen.", ""), "dropped"), (TEXT.replace(" No acute", " Skull fracture. No acute"), "added"),
 ])
 def test_a_change_is_named_with_both_places(after, kind):
     found = changes(TEXT, after)
@@ -55,7 +56,8 @@ def test_own_drafts_are_measured_without_any_material(tmp_path):
 def test_material_is_read_where_it_lies_and_half_of_it_is_kept_aside(tmp_path):
     folder = tmp_path / "reports" / "medpix_neuro"
     folder.mkdir(parents=True)
-    rows = [{"case": f"c{n}", "findings": f"Case {n}: there is a left frontal meningioma with surrounding edema.", "caption": "", "history": "headache"} for n in range(40)]
+    rows = [{"case": f"c{n}", "findings": f"Case {n}: there is a left frontal meningioma with surrounding edema.", "caption": "", "history": "headache"}
+            for n in range(40)]
     (folder / "cases.jsonl").write_text("\n".join(map(json.dumps, rows)))
     texts = read_report_texts(tmp_path)
     assert len(texts) == 40 and 8 < sum(text.aside for text in texts) < 32
