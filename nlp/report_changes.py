@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from nlp.assertions import Assertion, Loose, read_all
 
 Fact = tuple[str, ...]
+# regions that the name of a finding has in it already
+IMPLIED = {"hippocampal_atrophy": {"hippocampus", "temporal"}, "skull_fracture": {"calvarium", "skull base"}, "pituitary_tumour": {"sella"}}
 # which attribute of two mentions of one finding differs; the first that does names the change
 COMPARED = ("polarity", "side", "size", "severity", "comparison", "count", "region", "acuity")
 
@@ -35,6 +37,10 @@ def value_of(row: Assertion, name: str) -> object:
         return (row.side, row.more)
     if name == "size":
         return (tuple(sorted(round(value, 2) for value in row.sizes_mm)), None if row.volume_ml is None else round(row.volume_ml, 2))
+    if name == "acuity":        # acute is what haemorrhages and infarcts are when nothing else is said
+        return "" if row.acuity == "acute" else row.acuity
+    if name == "region":
+        return ", ".join(region for region in row.region.split(", ") if region not in IMPLIED.get(row.code, ()))
     return getattr(row, name)
 
 

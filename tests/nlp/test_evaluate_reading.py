@@ -11,9 +11,15 @@ from nlp.evaluate_reading import main, table
 from nlp.report_changes import changes, facts
 from nlp.report_errors import KINDS
 
-TEXT = ("EXAM: CT head\n\nHISTORY: left arm weakness, r/o bleed.\n\nFINDINGS: There is a large left frontal meningioma measuring 3.5 cm. "
-        "Mild surrounding edema is seen. No acute infarct, hydrocephalus, or midline shift.\n\nIMPRESSION: Large left frontal meningioma.\nDictated by: left right")
-OTHER = "FINDINGS: There is a small right thalamic hemorrhage. The ventricles are normal.\n"
+TEXT = """EXAM: CT head
+
+HISTORY: left arm weakness, r/o bleed.
+
+FINDINGS: There is a large left frontal meningioma measuring 3.5 cm. Mild surrounding edema is seen. No acute infarct, hydrocephalus, or midline shift.
+
+IMPRESSION: Large left frontal meningioma.
+Dictated by: left right"""
+OTHER = "FINDINGS: The ventricles are normal. There is a small right thalamic hemorrhage.\n"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "harmless paraphrase"])
@@ -56,7 +62,8 @@ def test_own_drafts_are_measured_without_any_material(tmp_path):
 def test_material_is_read_where_it_lies_and_half_of_it_is_kept_aside(tmp_path):
     folder = tmp_path / "reports" / "medpix_neuro"
     folder.mkdir(parents=True)
-    rows = [{"case": f"c{n}", "findings": f"Case {n}: there is a left frontal meningioma with surrounding edema.", "caption": "", "history": "headache"}
+    said = "there is a left frontal meningioma with surrounding edema."
+    rows = [{"case": f"c{n}", "findings": f"Case {n}: {said}", "caption": "", "history": "headache"}
             for n in range(40)]
     (folder / "cases.jsonl").write_text("\n".join(map(json.dumps, rows)))
     texts = read_report_texts(tmp_path)
