@@ -38,7 +38,7 @@ ADJACENT = re.compile(r"[\s,:(*-]*$")
 JOIN = re.compile(r",|\band\b|\bor\b|\bwith\b|\bnor\b|\bplus\b|/|\b(?:is|are|was|were)\b", re.I)
 ARTICLE = r"(?:an?|the|there|this|these)"
 GRADED = (
-    r"(?:stable|unchanged|mild(?:ly)?|moderate|severe|marked|minimal|slight|small|large|old|chronic|remote|new|residual|associated|age|"
+    r"(?:stable|unchanged|mild(?:ly)?|moderate|severe|marked|minimal|slight|small(?!\W+vessel)|large|old|chronic|remote|new|residual|associated|age|"
     r"prominent|multiple|several|scattered)"
 )
 TURN = re.compile(

@@ -17,6 +17,8 @@ NAMED = re.compile(
     r"signal|ischemi|compress|displac|diffusion|necro|invasion|swelling|erosion|lytic|malacia|contusion|sinusitis|asymmetr|meningioma|glioma",
     re.I,
 )
+# no finding of the images, though it names one
+ADVICE = re.compile(r"recommend|advis|correlat|follow-?up|consider|warrant|obtained|performed|underwent|may be (?:useful|helpful|beneficial)", re.I)
 BODY = re.compile(r"(?im)^\W*(?:findings|finding|report|observations|impression|conclusion)\W*(?::|$)")
 TAIL = re.compile(r"(?im)^\W*(?:dictated by|requested by|note:|let me know|electronically|this document|pending review).*", re.S)
 FULL_STOP = re.compile(r"[.!?]\s*$")
@@ -129,7 +131,8 @@ def number_times_ten(text: str, chance: Random, others: Sequence[str]) -> str | 
 
 
 def positive_sentences(text: str) -> list[tuple[int, int]]:
-    return [(a, b) for a, b in sentences_of(text) if NAMED.search(text, a, b) and not DENIAL.search(text, a, b) and len(text[a:b].split()) >= 4]
+    return [(a, b) for a, b in sentences_of(text) if NAMED.search(text, a, b) and not DENIAL.search(text, a, b) and not ADVICE.search(text, a, b)
+            and len(text[a:b].split()) >= 4]
 
 
 def finding_dropped(text: str, chance: Random, others: Sequence[str]) -> str | None:

@@ -90,6 +90,9 @@ def test_several_absences_are_one_sentence_and_read_back():
     absent = [finding(code, False) for code in ("intracranial_haemorrhage", "midline_shift", "mass_effect")]
     assert render_absent(absent) == "No intracranial haemorrhage, midline shift or mass effect."
     assert says(render_absent(absent), absent)
+    listed = "No small-vessel white matter changes, glioma and FLAIR hyperintensity."
+    assert {a.polarity for a in read_report(listed)} == {"absent"} and len(read_report(listed)) == 3
+    assert {a.polarity for a in read_report("No metastases, small-vessel white matter disease and hydrocephalus.")} == {"absent"}
     everything = [finding(code, False) for code in FINDINGS]
     assert says(render_absent(everything), everything)
 

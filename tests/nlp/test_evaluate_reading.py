@@ -15,7 +15,8 @@ TEXT = """EXAM: CT head
 
 HISTORY: left arm weakness, r/o bleed.
 
-FINDINGS: There is a large left frontal meningioma measuring 3.5 cm. Mild surrounding edema is seen. No acute infarct, hydrocephalus, or midline shift.
+FINDINGS: There is a large left frontal meningioma measuring 3.5 cm. Mild surrounding edema is seen.
+No acute infarct, hydrocephalus, or midline shift.
 
 IMPRESSION: Large left frontal meningioma.
 Dictated by: left right"""
