@@ -57,6 +57,8 @@ NOTHING_SAID = re.compile(
     re.I,
 )
 SAID_SHORT = re.compile(rf"\W*(?:yes|present|positive|[<>~]?\d|left|right|bilateral|both|{GRADED}|possible|probable|trace|tiny|acute)\b", re.I)
+# "Within the left parietal lobe, there is a mass": the place is the mass's
+PLACE_FIRST = re.compile(r"(?:\W*[\w/ &]{1,40}:)?\W*(?:with)?in\s+(?:the\s+)?(?:[\w/-]+\s+){0,6}[\w/-]+$", re.I)
 OF_THE_LAST = re.compile(r"\W*(?:it|this|these|they|the\s+(?:largest|larger|biggest)|measur\w+|maximum|max|size|volume|dimensions?)\b", re.I)
 # of an earlier study: no size of the finding now
 PRIOR_SIZE = re.compile(
@@ -213,7 +215,7 @@ def read_sentence(
     sentence = text[start:end]
     here = [(code, a - start, b - start) for code, a, b in terms]
     marks = cue_spans(sentence, here)
-    turns = [0, *(m.start() for m in TURN.finditer(sentence) if not any(a < m.end() and m.start() < b for _, a, b in here)), len(sentence)]
+    turns = [0, *(m.start() for m in TURN.finditer(sentence) if not within(m, here) and not PLACE_FIRST.match(sentence[: m.start()])), len(sentence)]
     sizes = list(SIZE.finditer(sentence))
     owner = owners(sentence, here, sizes, codes())
     found: list[Assertion] = []
@@ -256,6 +258,10 @@ def read_sentence(
             )
         )
     return found, loose_of(sentence, start, sizes, marks, used, here)
+
+
+def within(match: re.Match[str], terms: list[tuple[str, int, int]]) -> bool:
+    return any(a < match.end() and match.start() < b for _, a, b in terms)
 
 
 Marks = dict[str, list[tuple[int, int]]]

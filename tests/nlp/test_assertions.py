@@ -145,6 +145,8 @@ SIDES = [
     ("Hypodensity in L parietal lobe.", {"dark_signal": "left"}),
     ("Rt temporal-occipital epidural hematoma.", {"epidural_haemorrhage": "right"}),
     ("The patient is right-handed. Glioma.", {"glioma": None}),
+    ("BRAIN: Within the left parietal lobe, there is a solitary glioma.", {"glioma": "left"}),
+    ("No mass in the left temporal lobe, there is a right glioma.", {"mass": "left", "glioma": "right"}),
     ("Atrophy of the left hippocampus.", {"hippocampal_atrophy": "left"}),
 ]
 
