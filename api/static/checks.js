@@ -1,5 +1,4 @@
 // The check before signature: asked again while the text is edited; a remark leads to its words.
-"use strict";
 const panel = document.getElementById("checks");
 const report = document.getElementById("draft");
 const WORDS = { stop: "Look", warn: "Check", inform: "Note" };
