@@ -165,13 +165,13 @@ def train(
 
 @app.command()
 def evaluate(
-    name: Annotated[str, typer.Argument(help="protocol, findings, report, or a row of `wetread head`")],
+    name: Annotated[str, typer.Argument(help="protocol, findings, report, reading, or a row of `wetread head`")],
     out: Annotated[Path | None,
                    typer.Option(help="Folder for figures, plots and the model card; heads: with weights in it, those are measured.")] = None,
     data: Annotated[list[Path] | None, typer.Option(help="Your own material; default: what Wetread ships or simulates.")] = None,
     epochs: int | None = None,
     authors: Annotated[str | None, typer.Option(help="protocol: letters of the authors to leave out in turn; default all.")] = None,
-    size: Annotated[int | None, typer.Option(help="findings, report, heads: held-out simulated studies.")] = None,
+    size: Annotated[int | None, typer.Option(help="findings, report, heads: held-out simulated studies; reading: reports.")] = None,
     pictures: Annotated[Path | None, typer.Option(help="findings: a folder of real head CT pictures with labels.csv.")] = None,
     seed: int | None = None,
     device: Device = "auto",

@@ -84,6 +84,15 @@ class Sections(Given):
         return self.model_dump(exclude_none=True)
 
 
+class ReportQuestion(Given):
+    """A report to check before it is signed: a draft with the sections edited, or a text with the order it answers."""
+
+    draft_id: Annotated[str, Field(max_length=200)] | None = None
+    sections: Sections | None = None
+    text: Annotated[str, Field(max_length=100_000, description="A whole report with its headings, instead of sections.")] | None = None
+    order: OrderQuestion | None = Field(None, description="Only without draft_id.")
+
+
 class Step(Given):
     version: Annotated[int, Field(ge=1, le=2**31, description="The version that was seen; another one is answered 409.")]
 

@@ -15,6 +15,7 @@ from data.errors import InputError
 MODELS: dict[str, tuple[str, str, str, str, tuple[str, ...]]] = {
     "protocol": ("nlp.train_protocol", "nlp.evaluate_protocol", "", "", ("size", "pictures", "epochs")),
     "findings": ("vision.train_findings", "vision.evaluate_findings", "studies", "studies", ("authors", "epochs")),
+    "reading": ("", "nlp.evaluate_reading", "", "texts", ("authors", "epochs", "pictures")),
     "report": ("vision.train_report", "vision.evaluate_report", "graphs", "studies", ("authors", "epochs", "pictures")),
 }
 HEAD_REFUSED = ("authors", "pictures")      # options that the heads of vision.heads.HEADS have no use for
@@ -29,6 +30,8 @@ def train_model(name: str, out: Path, **options: Any) -> None:
         train_head(name, out, **options)
         return
     program, _, size_name, _, _ = row_of(name)
+    if not program:
+        raise InputError(f"{name} has nothing to train; run `wetread evaluate {name}`")
     options = {k: v for k, v in options.items() if k not in ("minutes", "frozen", "real", "workers") or v}
     for option in ("minutes", "frozen", "real", "workers"):
         if option in options:

@@ -1,4 +1,5 @@
 """Plain sentences for findings: one template a finding, always true to side, number, unit and polarity."""
+import re
 from collections.abc import Sequence
 from random import Random
 
@@ -21,8 +22,9 @@ def render(finding: Finding) -> str:
         words = f"midline shift{size}" + (f" to the {finding.side}" if finding.side in ("left", "right") else "")
     else:
         side = {"left": "left ", "right": "right ", "bilateral": "bilateral "}.get(finding.side or "", "")
+        count = f"{finding.count} " if finding.count is not None else ""
         size = f", {number(finding.volume_ml)} mL" if finding.volume_ml is not None else ""
-        words = f"{side}{noun}{size}"
+        words = f"{count}{side}{noun.removesuffix('s') if finding.count == 1 and noun.endswith('bleeds') else noun}{size}"
     return (f"Possible {words}." if finding.band == "hedge" else f"{words[0].upper()}{words[1:]}.")
 
 
@@ -50,7 +52,21 @@ NOUNS = {
     "midline_shift": ("midline shift", "shift of the midline structures"),
     "mass_effect": ("mass effect",),
     "skull_fracture": ("skull fracture", "calvarial fracture"),
+    "acute_infarct": ("acute ischaemic infarct", "acute infarct", "acute infarction"),
+    "glioma": ("intra-axial tumour of glioma type", "glioma"),
+    "metastasis": ("brain metastases", "cerebral metastases"),
+    "meningioma": ("extra-axial tumour of meningioma type", "meningioma"),
+    "pituitary_tumour": ("pituitary tumour", "pituitary mass"),
+    "flair_lesion": ("FLAIR-hyperintense lesion", "FLAIR hyperintensity"),
+    "demyelinating_lesions": ("demyelinating lesions", "demyelinating plaques"),
+    "white_matter_disease": ("small-vessel white matter disease", "small-vessel white matter changes"),
+    "microbleeds": ("cerebral microbleeds", "microhaemorrhages"),
+    "hydrocephalus": ("hydrocephalus",),
+    "hippocampal_atrophy": ("hippocampal atrophy", "medial temporal atrophy"),
 }
+# nouns without a singular or an article
+PLAIN = r"metastases|lesions|plaques|changes|disease|microbleeds|microhaemorrhages|hydrocephalus|atrophy"
+NO_ARTICLE = re.compile(rf" an? ((?:<side> )?(?:[\w-]+ )*(?:{PLAIN})\b)")
 STATED = ("There is a {what}.", "{what} is seen.", "{what} is present.", "Findings of {what}.")
 HEDGED = ("Possible {what}.", "There may be a {what}.", "Suspected {what}; correlate clinically.", "Possible {what} is noted.")
 ABSENT = ("No {what}.", "There is no {what}.", "No evidence of {what}.", "No {what} is identified.")
@@ -71,7 +87,8 @@ def paraphrase(findings: Sequence[Finding], chance: Random) -> str:
     else:
         what = ("<side> " if sided else "") + noun + (", <number> mL" if sized else "")
     text = chance.choice(HEDGED if one.band == "hedge" else STATED).format(what=what)
-    return text.replace(" a subarachnoid bl", " subarachnoid bl").replace(" a mass effect", " mass effect").replace(" a midline", " midline")
+    text = text.replace(" a subarachnoid bl", " subarachnoid bl").replace(" a mass effect", " mass effect").replace(" a midline", " midline")
+    return NO_ARTICLE.sub(r" \1", text)
 
 
 def fill(sentence: str, finding: Finding) -> str:

@@ -10,10 +10,13 @@ from matplotlib.figure import Figure
 from data.records import Draft, Finding
 from data.simulator import simulate_head_ct
 from nlp.assertions import Assertion, read_report
-from nlp.sentences import NOUNS, fill, group_findings
+from nlp.evaluate_reading import table
+from nlp.sentences import fill, group_findings
 from vision.reporter import Reporter
 
-CODES = tuple(code for code in NOUNS if code != "intracranial_haemorrhage")
+# what a simulated head CT can have, beside the haemorrhage of no known kind
+CODES = ("epidural_haemorrhage", "subdural_haemorrhage", "subarachnoid_haemorrhage", "intraparenchymal_haemorrhage", "intraventricular_haemorrhage",
+         "midline_shift", "mass_effect", "skull_fracture")
 CONSTANT = "No intracranial haemorrhage, midline shift, mass effect or skull fracture."
 
 
@@ -43,6 +46,8 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 60, s
         "sentences": sum(int(draft.model["sentences"]) for draft in drafts),
         "replaced by template": sum(int(draft.model["replaced_by_template"]) for draft in drafts),
         "worded by the model": share_by_model(drafts),
+        "errors noticed by the re-reader": table([f"FINDINGS: {text}\n\nIMPRESSION: {draft.sections['impression']}\n"
+                                                  for text, draft in zip(texts, drafts, strict=True)], seed)["kinds"],
     }
     if out is not None:
         write_card(Path(out), figures, studies, seed)
@@ -54,7 +59,7 @@ def score(texts: Sequence[str], truths: Sequence[Sequence[Finding]]) -> dict[str
     hit = {code: np.zeros(3, int) for code in CODES}        # right, said wrongly, not said
     sides, errors_ml, errors_mm = [], [], []
     for text, truth in zip(texts, truths, strict=True):
-        said: dict[str, Assertion] = {a.code: a for a in read_report(text) if a.polarity != "absent"}
+        said: dict[str, Assertion] = {a.code: a for a in read_report(text) if a.polarity != "absent" and a.context == "now"}
         there = {finding.code: finding for finding in truth if finding.present}
         for code in CODES:
             hit[code] += (code in said and code in there, code in said and code not in there, code not in said and code in there)

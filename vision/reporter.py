@@ -54,17 +54,19 @@ class Reporter:
 
     def word(self, groups: list[list[Finding]], image_tokens: NDArray[np.float32]) -> tuple[list[Sentence], int]:
         """One sentence a group; one that does not read back as its group is replaced by the template, and counted."""
-        written: list[tuple[str, float]] = []
+        written: dict[int, str] = {}
         if self.decoder is not None:
-            written = self.decoder.write(groups, torch.from_numpy(np.ascontiguousarray(image_tokens, np.float32))[None])
+            known = [i for i, group in enumerate(groups) if all(f.code in self.decoder.config.codes for f in group)]    # learnt by these weights
+            rows = self.decoder.write([groups[i] for i in known], torch.from_numpy(np.ascontiguousarray(image_tokens, np.float32))[None])
+            written = {i: text for i, (text, _) in zip(known, rows, strict=True)}
         sentences, replaced = [], 0
         for i, group in enumerate(groups):
             ids, sure = tuple(f.id for f in group), min(f.probability if f.present else 1 - f.probability for f in group)
-            text = fill(written[i][0], group[0]) if written else ""
-            if written and says(text, group):
+            text = fill(written[i], group[0]) if i in written else ""
+            if i in written and says(text, group):
                 sentences.append(Sentence(text, "findings", ids, sure, "model"))
                 continue
-            replaced += bool(written)
+            replaced += i in written
             plain = render(group[0]) if group[0].present else render_absent(group)
             assert says(plain, group), "a template must read back as its finding"
             sentences.append(Sentence(plain, "findings", ids, sure, "template"))

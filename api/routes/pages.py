@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from api.draft_steps import EDITABLE, SECTIONS, SIGNED
 from api.order_steps import OPEN
+from api.report_steps import mark_of
 from api.routes.login import Form
 from api.security import Administrator, AnyPerson, Decider, Reader, TheDesk
 from api.views import page
@@ -73,15 +74,16 @@ def studies(request: Request, desk: TheDesk, person: AnyPerson) -> Response:
 
 
 @router.get("/studies/{id}")
-def study(request: Request, id: str, desk: TheDesk, person: AnyPerson, draft: str = "") -> Response:
-    """One study: images beside the draft. `draft` picks another than the one to show."""
+def study(request: Request, id: str, desk: TheDesk, person: AnyPerson, draft: str = "", unseen: str = "") -> Response:
+    """One study: images beside the draft. `draft` picks another than the one to show; `unseen`: it was not signed, for its remarks."""
     found = desk.study(id)
     shown = next((row for row in found["drafts"] if row["id"] == draft), None) if draft else found["draft"]
     if draft and shown is None:
         raise NotFound("the study has no draft of that id")
     desk.store.audit(person.name, "look", "study", id)
     return page(request, "study.html", study=found, draft=shown, sections=SECTIONS, editable=EDITABLE, signed=SIGNED,
-                masks=masks(shown) if shown else {}, history=desk.draft(shown["id"])["history"] if shown else [],
+                remarks=(remarks := desk.check_draft(shown["id"], {}) if shown and shown["status"] != "cancelled" else []), mark=mark_of(remarks),
+                not_signed=bool(unseen), masks=masks(shown) if shown else {}, history=desk.draft(shown["id"])["history"] if shown else [],
                 may_sign=person.role in ("radiologist", "local"))
 
 
@@ -97,6 +99,12 @@ def step(id: str, desk: TheDesk, person: Reader, form: Form) -> Response:
     given = {name: text(form, name).replace("\r\n", "\n").strip() for name in SECTIONS if name in form}
     changed = {name: words for name, words in given.items() if words != before["sections"].get(name, "").strip()}
     now = int(version)
+    if action in ("sign", "amend") and (mark := mark_of(desk.check_draft(id, changed))):
+        if text(form, "seen") != mark:      # not signed: shown first, and with one tick signed all the same
+            if action == "sign" and changed:
+                desk.edit_draft(id, changed, person.name, now)
+            return RedirectResponse(f"/studies/{before['study_id']}?draft={id}&unseen=1#checks", 303)
+        desk.store.audit(person.name, f"{action}-despite-check", "draft", id)
     if action == "amend":
         desk.amend_draft(id, changed, person.name, now)
     elif action == "cancel":

@@ -292,6 +292,28 @@ def test_windows_slices_and_dragging_change_the_picture(page):
     assert len(seen) == 4
 
 
+def test_a_slip_is_remarked_on_while_it_is_typed_and_holds_the_signature_until_it_was_looked_at(page, served):
+    page.goto(f"/studies/{STUDY}")
+    page.wait_for_selector(".viewer[data-ready=yes]")
+    page.click(".section.impression summary")
+    page.fill(".section.impression textarea", "Acute left subdural haematoma, 519 mL.")
+    page.wait_for_selector(".checks .flag.stop")
+    remarks = page.inner_text(".checks ul")
+    assert "ten times the 51.9 mL" in remarks and "the draft's finding on the images is on the right" in remarks
+    page.click(".checks .flag:has-text('ten times')")
+    assert page.evaluate("(() => { const a = document.activeElement; return a.value.slice(a.selectionStart, a.selectionEnd) })()") == "519 mL"
+    keep(page, "study-check")
+    with page.expect_navigation():
+        page.click("button[value=sign]")
+    assert "Not signed yet" in page.inner_text(".checks") and served[1].study(STUDY)["draft"]["status"] == "draft"
+    keep(page, "study-held")
+    page.click(".section.impression summary")
+    page.fill(".section.impression textarea", "Acute right subdural haematoma.")        # mended: nothing is asked any more
+    page.wait_for_selector(".checks .seen", state="hidden")
+    with page.expect_navigation():
+        page.click("button[value=save]")
+
+
 def test_a_draft_says_that_it_is_none_until_a_person_signs(page, served):
     page.goto(f"/studies/{STUDY}")
     page.wait_for_selector(".viewer[data-ready=yes]")
