@@ -286,11 +286,11 @@ def validate(head: Head, net: nn.Module, examples: Sequence[Example], device: st
 
 
 def start_from(net: nn.Module, folder: Path, frozen: bool) -> None:
-    """Weights of another head, where names and shapes are the same: the shared encoder above all."""
+    """Weights of another head, where names and shapes are the same: the shared encoder above all; a classifier takes a whole U-Net as its own."""
     _, tensors = load_model(folder)
-    own = net.state_dict()
-    fitting = {k: torch.from_numpy(v.reshape(own[k].shape)) for k, v in from_int8(tensors).items()
-               if k in own and rows(own[k].numpy()).shape == rows(v).shape}
+    own, inside = net.state_dict(), "unet." if hasattr(net, "unet") and not any(k.startswith("unet.") for k in tensors) else ""
+    named = {inside + k: v for k, v in from_int8(tensors).items()}
+    fitting = {k: torch.from_numpy(v.reshape(own[k].shape)) for k, v in named.items() if k in own and rows(own[k].numpy()).shape == rows(v).shape}
     if not any(k.startswith("down.") or ".down." in k for k in fitting):
         raise InputError(f"{folder} has no encoder that fits this head; give a head of the same width and channels")
     net.load_state_dict(fitting, strict=False)

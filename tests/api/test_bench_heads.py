@@ -8,7 +8,7 @@ from api.bench_heads import as_table, inference, training, whole
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(bench_heads, "SIDE", 32)
+    monkeypatch.setattr(bench_heads, "SIDE", 48)
     monkeypatch.setattr(bench_heads, "STEPS", 2)
     torch.set_num_threads(1)
 
@@ -16,14 +16,14 @@ def small(monkeypatch):
 def test_both_inferers_give_one_answer_where_a_plane_fits_a_window_and_nearly_one_in_tiles():
     """On tiles a net sees less around the edges: answers differ there, but little."""
     pytest.importorskip("monai", reason="monai is not installed: pip install monai")
-    assert inference("flair_lesions", None, (3, 32, 32), 32, 1)["answers_apart"] < 1e-5
-    assert inference("flair_lesions", None, (1, 64, 64), 32, 1)["answers_apart"] < 0.2
+    assert inference("flair_lesions", None, (3, 48, 48), 48, 1)["answers_apart"] < 1e-5
+    assert inference("flair_lesions", None, (1, 96, 96), 48, 1)["answers_apart"] < 0.2
 
 
 def test_the_table_has_all_that_the_issue_asks_for():
-    found = {"head": "flair_lesions", "threads": 1, "rounds": 1, "inference": [inference("flair_lesions", None, (3, 32, 32), 32, 1)],
+    found = {"head": "flair_lesions", "threads": 1, "rounds": 1, "inference": [inference("flair_lesions", None, (3, 48, 48), 48, 1)],
              "whole": whole("flair_lesions", None, 1), "peak_mb": 500, "training": training("flair_lesions")}
     table = as_table(found)
-    for row in ("probabilities of 3 x 32 x 32", "read to measures", "memory of it, at most | 500 MB", "studies learnt an hour", "studies simulated"):
+    for row in ("probabilities of 3 x 48 x 48", "read to measures", "memory of it, at most | 500 MB", "studies learnt an hour", "studies simulated"):
         assert row in table
     assert min(found["training"]["learnt_an_hour"].values()) > 0

@@ -362,3 +362,12 @@ def test_a_row_learns_from_real_images_and_is_judged_by_nets_that_did_not_see_th
 def test_real_images_are_asked_for_only_where_a_row_has_some(tmp_path):
     with pytest.raises(InputError, match="dwi_infarct has no public set"):
         main("dwi_infarct", data=tmp_path, out=tmp_path / "net", real=True)
+
+
+def test_a_classifier_takes_the_whole_net_that_knows_the_tissue(tmp_path, monkeypatch):
+    main("structures", out=tmp_path / "base", examples=material("structures"), epochs=1)
+    monkeypatch.setattr(train_head, "PEAK", 0.0)
+    main("huntington_pattern", out=tmp_path / "new", examples=material("huntington_pattern"), epochs=1, base=tmp_path / "base")
+    old, new = load_model(tmp_path / "base")[1], load_model(tmp_path / "new")[1]
+    for name in ("down.stem.0.0.weight", "up.0.0.0.weight", "last.0.weight"):
+        np.testing.assert_array_equal(new["unet." + name], old[name])

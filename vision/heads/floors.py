@@ -25,7 +25,8 @@ def threshold(head: Any, examples: Sequence[Any]) -> Answer:
         for c in range(examples[0]["inputs"].shape[0]):
             images = [np.asarray(e["inputs"][c], np.float32)[::2, ::2, ::2] for e in examples[:LEARN_FROM]]
             small = [m[k, ::2, ::2, ::2] for m in masks]
-            levels = np.quantile(np.concatenate([i[m] for i, m in zip(images, small, strict=True)] or [np.zeros(1)]), np.linspace(0.05, 0.95, 10))
+            held = [i[m] for i, m in zip(images, small, strict=True) if m.any()]
+            levels = np.quantile(np.concatenate(held), np.linspace(0.05, 0.95, 10)) if held else np.zeros(1)     # thinned, all may be missed
             for sign in (1, -1):
                 for level in levels:
                     scores = [overlap(sign * i > sign * level, m) for i, m in zip(images, small, strict=True) if m.any()]

@@ -360,7 +360,12 @@ def score_image(head: Head, made: NDArray[np.float32], example: Example) -> Scor
 # ---------------------------------------------------------------- classes
 
 def build_category(head: Head) -> nn.Module:
-    return SliceAttention(config_of(head, len(head.outputs), neighbours=0), kinds=TISSUES, numbers=len(VALUES))
+    return SliceAttention(config_of(head, len(head.outputs), beside(head)), kinds=TISSUES, numbers=len(VALUES))
+
+
+def beside(head: Head) -> int:
+    """Neighbours that a classifier reads a slice with: those that start from the tissue net read as it does."""
+    return NEIGHBOURS if head.network == "slices and neighbours" else 0
 
 
 def slices_at(example: Example, rng: Rng | None, part: float = 0.5, slices: int = SLICES) -> list[int]:
@@ -368,6 +373,13 @@ def slices_at(example: Example, rng: Rng | None, part: float = 0.5, slices: int 
     count = example["inputs"].shape[1]
     edges = np.linspace(0, count, min(slices, count) + 1)
     return [int(rng.uniform(a, b)) if rng is not None else min(int(a + part * (b - a)), count - 1) for a, b in pairwise(edges)]
+
+
+def slices_of(head: Head, example: Example, at: Sequence[int]) -> NDArray[np.float32]:
+    """(slices, maps, H, W)."""
+    if not beside(head):
+        return np.asarray(example["inputs"], np.float32)[:, at].transpose(1, 0, 2, 3)
+    return np.stack([np.stack(near(example, s)) for s in at]).astype(np.float32)
 
 
 def draw_category(head: Head, examples: Sequence[Example], rng: Rng, batch: int, slices: int = TAUGHT_SLICES) -> Batch:
@@ -383,7 +395,7 @@ def draw_category(head: Head, examples: Sequence[Example], rng: Rng, batch: int,
         own = classes[rng.integers(len(classes))]
         example = own[rng.integers(len(own))]
         at = slices_at(example, rng, slices=slices)
-        image = np.asarray(example["inputs"], np.float32)[:, at].transpose(1, 0, 2, 3)
+        image = slices_of(head, example, at)
         tissue = np.asarray(example["targets"])[0, at] if "targets" in example.arrays else np.full(image[:, 0].shape, TISSUES)
         stacks.append(np.concatenate([image.reshape(-1, *image.shape[2:]), tissue.astype(np.float32)]))
         labels.append(int(example.facts["category"]))
@@ -444,7 +456,7 @@ def predict_category(head: Head, net: nn.Module, example: Example, device: str) 
     found = []
     with torch.inference_mode():
         for part in (np.arange(sets) + 0.5) / sets:
-            volume = torch.from_numpy(np.asarray(example["inputs"], np.float32)[:, slices_at(example, None, float(part))].transpose(1, 0, 2, 3))
+            volume = torch.from_numpy(slices_of(head, example, slices_at(example, None, float(part))))
             high, wide = (-n % 16 for n in volume.shape[-2:])
             volume = functional.pad(volume, (0, wide, 0, high))
             found.append(net(torch.stack([volume, volume.flip(-1)]).to(device)).logits.float())
