@@ -60,6 +60,8 @@ def guide(name: str, seconds: int) -> None:
         del sys.modules[module]         # they are read again, with their branches counted
     with atheris.instrument_imports(include=INSTRUMENTED, enable_loader_override=False):
         from tests.fuzz.targets import one
+    for path in (CORPUS / name).iterdir():
+        one(name, path.read_bytes())    # what is imported on first use is imported before libFuzzer watches
     FOUND.mkdir(exist_ok=True)
     atheris.Setup(["fuzz", f"-max_total_time={seconds}", f"-max_len={LENGTH_MAX}", f"-rss_limit_mb={MEMORY_MB}", "-timeout=0",
                    f"-artifact_prefix={FOUND}/{name}-", tempfile.mkdtemp(prefix="wetread-fuzz-"), str(CORPUS / name)],
