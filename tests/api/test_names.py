@@ -10,12 +10,14 @@ from pydicom import dcmread
 from pydicom.tag import Tag
 
 from api.dicom.scp import DicomServer
+from api.dicom.worklist import find_worklist
 from api.hl7.mllp import Listener
 from api.hl7.sender import Sender
 from api.jobs import Worker
 from api.settings import Destination
 from tests.api.dicom_peers import desk_at, needs, run
 from tests.api.test_dicom_results import Outliner, draft_of, results
+from tests.api.test_dicom_worklist import query
 from tests.api.test_hl7_mllp import frame, msa
 from tests.api.web import WordSuggester, ct_slices
 
@@ -92,9 +94,9 @@ def test_a_name_comes_through_every_peer_byte_for_byte(tmp_path, sqlite_template
     monkeypatch.setattr("api.dicom.scp.IDLE_S", 300)
     port, got = ris
     with desk_at(tmp_path / "home", sqlite_template, WordSuggester(), Outliner(), mllp=0, outbox=(Destination("ris", "127.0.0.1", port),)) as desk:
-        assert desk.book.protocols              # read now, as the server does, lest findscu wait for it
         assert placed(desk, ORDER.format(charset=charset, name=name).encode(codec)) == "AA"
         work(desk)
+        list(find_worklist(desk, query(), "CT1", lambda: False))        # the first one reads the book: findscu need not wait for that
         server = DicomServer(desk, desk.settings)
         server.start()
         try:
