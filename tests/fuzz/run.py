@@ -47,7 +47,7 @@ def main() -> int:
         print(f"{name} ({how}): {'ok' if done.returncode == 0 else f'FAILED with exit {done.returncode}'} {last[0]}", flush=True)
         if done.returncode:
             failed.append(name)
-            print(done.stderr[-6000:], flush=True)
+            print(done.stdout[-3000:], done.stderr[-6000:], flush=True)      # atheris tells of an exception on the one, libFuzzer on the other
     print(f"{len(failed)} of {len(asked.targets or names)} targets broke{'' if found else '; atheris is not used: pip install atheris'}")
     return len(failed)
 
