@@ -11,7 +11,7 @@ from data.dicom import instance_header
 from data.errors import ImageError, StoreError
 
 MAX_BYTES = 512 * 2**20
-REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "TransferSyntaxUID")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def keep_instance(desk: Desk, data: bytes, source: str, prior: bool = False) -> 
         header = instance_header(data)
         missing = [name for name in REQUIRED if not header.get(name)]
         if missing:
-            raise ImageError(f"{', '.join(missing)} is empty; send an instance with all four UIDs")
+            raise ImageError(f"{', '.join(missing)} is empty; send an instance with all five UIDs")
     except ImageError:
         write_durably(desk.settings.home, Path("refused") / f"{digest}.dcm", data)
         raise

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from api.cds.services import SERVICES, check_call, known_of, missing, queries, requests_of, subject_agrees
 from api.dicom import frames
+from api.dicom.intake import REQUIRED
 from api.errors import HttpError
 from api.fhir.intake import read_request
 from api.fhir.orders import order_from
@@ -57,7 +58,9 @@ def mllp(data: bytes) -> None:
 
 def dicom(data: bytes) -> None:
     """A file is kept or refused; what is kept can be looked at or is refused then."""
-    instance_header(data)
+    header = instance_header(data)
+    if not all(header[name] for name in REQUIRED):
+        return
     path = FOLDER / "one.dcm"
     path.write_bytes(data)
     for look in (lambda: json.dumps(frames.metadata(path, ""), allow_nan=False), lambda: frames.whole(path, ""), lambda: frames.frames(path, [1], ""),
