@@ -10,7 +10,7 @@ from api.draft_steps import EDITABLE, SECTIONS, SIGNED
 from api.order_steps import OPEN
 from api.report_steps import mark_of
 from api.routes.login import Form
-from api.security import Administrator, AnyPerson, Decider, Reader, TheDesk
+from api.security import Administrator, AnyPerson, Decider, Person, Reader, TheDesk
 from api.views import page
 from api.workflow import Desk
 from data.errors import InputError, NotFound
@@ -81,14 +81,21 @@ def study(request: Request, id: str, desk: TheDesk, person: AnyPerson, draft: st
     if draft and shown is None:
         raise NotFound("the study has no draft of that id")
     desk.store.audit(person.name, "look", "study", id)
-    return page(request, "study.html", study=found, draft=shown, sections=SECTIONS, editable=EDITABLE, signed=SIGNED,
-                remarks=(remarks := desk.check_draft(shown["id"], {}) if shown and shown["status"] != "cancelled" else []), mark=mark_of(remarks),
-                not_signed=bool(unseen), masks=masks(shown) if shown else {}, history=desk.draft(shown["id"])["history"] if shown else [],
+    return study_page(request, desk, person, found, shown, {}, bool(unseen))
+
+
+def study_page(request: Request, desk: Desk, person: Person, found: dict[str, Any], shown: dict[str, Any] | None, typed: dict[str, str],
+               not_signed: bool) -> Response:
+    """`typed` are sections as they stand in the form, not kept yet."""
+    remarks = desk.check_draft(shown["id"], typed) if shown and shown["status"] != "cancelled" else []
+    return page(request, "study.html", study=found, draft={**shown, "sections": {**shown["sections"], **typed}} if shown else None, sections=SECTIONS,
+                editable=EDITABLE, signed=SIGNED, remarks=remarks, mark=mark_of(remarks), not_signed=not_signed, typed=typed,
+                masks=masks(shown) if shown else {}, history=desk.draft(shown["id"])["history"] if shown else [],
                 may_sign=person.role in ("radiologist", "local"))
 
 
 @router.post("/drafts/{id}")
-def step(id: str, desk: TheDesk, person: Reader, form: Form) -> Response:
+def step(request: Request, id: str, desk: TheDesk, person: Reader, form: Form) -> Response:
     """One step on a draft with the text as it stands on the page; a changed text is kept first."""
     action, version = text(form, "action"), text(form, "version")
     if action not in STEPS:
@@ -101,7 +108,9 @@ def step(id: str, desk: TheDesk, person: Reader, form: Form) -> Response:
     now = int(version)
     if action in ("sign", "amend") and (mark := mark_of(desk.check_draft(id, changed))):
         if text(form, "seen") != mark:      # not signed: shown first, and with one tick signed all the same
-            if action == "sign" and changed:
+            if action == "amend":       # a signed report keeps nothing that is not signed: what was typed goes back into the form
+                return study_page(request, desk, person, desk.study(before["study_id"]), before, changed, True)
+            if changed:
                 desk.edit_draft(id, changed, person.name, now)
             return RedirectResponse(f"/studies/{before['study_id']}?draft={id}&unseen=1#checks", 303)
         desk.store.audit(person.name, f"{action}-despite-check", "draft", id)

@@ -149,6 +149,18 @@ def test_a_report_with_a_stop_is_shown_before_it_is_signed_and_signed_when_it_wa
     assert ("local", "sign-despite-check", "draft", draft["id"]) in audited(desk)
 
 
+def test_an_amendment_with_a_stop_goes_back_with_what_was_typed(http, desk, draft):
+    http.post(f"/drafts/{draft['id']}", data={"action": "sign", "version": str(draft["version"])})
+    typed = "Right subdural haematoma, 12.5 mL. Typed with care."
+    form = {"action": "amend", "version": str(desk.draft(draft["id"])["version"]), "impression": typed}
+    answer = http.post(f"/drafts/{draft['id']}", data=form)
+    assert answer.status_code == 200 and "Not signed yet" in answer.text and f"{typed}</textarea>" in answer.text
+    assert desk.draft(draft["id"])["status"] == "final"
+    mark = asked(http, draft_id=draft["id"], sections={"impression": typed})["mark"]
+    http.post(f"/drafts/{draft['id']}", data={**form, "seen": mark})
+    assert (desk.draft(draft["id"])["status"], desk.draft(draft["id"])["sections"]["impression"]) == ("amended", typed)
+
+
 def test_a_warning_alone_is_shown_and_does_not_hold_the_signature(http, desk, draft):
     assert asked(http, draft_id=draft["id"], sections={"impression": "Subdural haematoma. [ ]"})["remarks"][0]["severity"] == "warn"
     http.post(f"/drafts/{draft['id']}", data={"action": "sign", "version": str(draft["version"]), "impression": "Subdural haematoma. [ ]"})
