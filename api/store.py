@@ -323,7 +323,8 @@ class Store:
         """What a dead worker held, as (job id, fence, in hand): a job in hand has failed once, the others go back as they were."""
         with self.write() as tx:
             for id, fence, in_hand in held:
-                row = tx.one("jobs", lock=True, id=id, fence=fence, state="leased")
+                # queued: it hung so that it could not renew its lease, which was taken back meanwhile
+                row = tx.one("jobs", lock=True, id=id, fence=fence, state=["leased", "queued"])
                 if row is None:
                     continue
                 if not in_hand:

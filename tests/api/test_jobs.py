@@ -6,7 +6,7 @@ import pytest
 
 from api.board import Board
 from api.jobs import Dead, Fenced, Later, Worker, replay
-from api.store import DIED, LOST_MAX, later, now
+from api.store import DIED, HUNG, LOST_MAX, later, now
 from data.errors import ModelError, StateError, StoreFull
 
 
@@ -148,6 +148,16 @@ def test_a_job_that_three_workers_died_over_is_dead_and_its_order_goes_on_to_a_p
     (dead,) = store.jobs("dead")
     assert (dead["tries"], dead["reason"]) == (3, DIED)
     assert (desk.order(id)["state"], desk.order(id)["reason"]) == ("no-suggestion", DIED)
+
+
+def test_a_hang_counts_though_its_lease_was_taken_back_meanwhile(store):
+    ask(store, "a")
+    for n in range(3):
+        (job,) = store.lease(["suggest"], lease_s=-1, suspect=n > 0)
+        assert store.recover() == 1
+        store.settle([(int(job.id), job.fence, True)], HUNG, after_s=0)
+    (dead,) = store.jobs("dead")
+    assert (dead["tries"], dead["reason"]) == (3, HUNG)
 
 
 def test_what_was_done_before_its_worker_died_is_not_done_again(store):
