@@ -226,9 +226,11 @@ class Day:
             with contextlib.suppress(httpx.HTTPError):
                 answer = httpx.post(f"http://127.0.0.1:{self.server.http}/v1/orders/{self.plan.placer_numbers[number]}/decision",
                                     json={"action": "accept"}, timeout=30)
-                if answer.status_code == 200:
+                # accepted already: the answer to an earlier try was lost with the server
+                done = answer.status_code == 200 or "is accepted already" in answer.text
+                if done:
                     self.accepted.add(number)
-                if answer.status_code == 200 or ("[E111]" in answer.text and "no suggestion" not in answer.text):
+                if done or ("[E111]" in answer.text and "no suggestion" not in answer.text):
                     self.to_accept.remove(number)
         return len(self.accepted) - before
 
