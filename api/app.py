@@ -13,17 +13,10 @@ from api.images import Images
 from api.routes import automation, cds, connections, dicomweb, drafts, fhir, login, monitor, orders, pages, protocols, reports, studies
 from api.security import Gate, Tries
 from api.settings import Settings
-from api.store import Tx, now
 from api.views import STATIC, page
 from api.workflow import Desk
 from data.errors import WetreadError
 
-LOOKED_AT = 20      # newest rows that a readiness check looks through
-# model -> table of its work, and which rows of it only the model can have made
-WORK_OF: dict[str, tuple[str, Callable[[dict[str, Any]], bool]]] = {
-    "suggester": ("order_events", lambda row: row["what"] in ("suggested", "accepted")),
-    "reporter": ("draft_versions", lambda row: not row["record"]["refused"]),
-}
 ABOUT = ("Wetread suggests imaging protocols and drafts reports; a radiologist decides. Not a medical device. "
          "Beyond loopback send Authorization: Bearer KEY.")
 ROUTES = (protocols.router, orders.router, automation.router, monitor.router, studies.router, studies.dicomweb, dicomweb.router, drafts.router,
@@ -36,7 +29,7 @@ def create_app(desk: Desk, settings: Settings) -> FastAPI:
     app = FastAPI(title="Wetread", version="0.1.0", description=ABOUT, docs_url=None, redoc_url=None)
     app.state.desk, app.state.settings = desk, settings
     app.state.images, app.state.tries = Images(), Tries()
-    app.state.started, app.state.seen_at_work = now(), set()
+    app.state.worker_models = dict      # serve puts its keeper's here
     app.state.prompt, app.state.fetcher = Prompt(desk.suggester, LateRules()), Fetcher(settings.fhir_servers)
     app.state.cards_shown = []
     app.state.listeners = []        # the server puts its own there
@@ -57,26 +50,22 @@ async def health() -> dict[str, str]:
 
 
 def ready(request: Request) -> Response:
-    """The store can be read; says too how far the models are: they load in the worker, with the first order and the first study."""
+    """What is sent now would be kept. Says too how far the worker's models are: an order is taken meanwhile, and its suggestion follows."""
     desk: Desk = request.app.state.desk
     try:
-        with desk.store.read() as tx:
-            tx.find("jobs", limit=1, columns=("id",))
-            models = {name: model_state(request.app.state, tx, name, model) for name, model in
-                      (("suggester", desk.suggester), ("reporter", desk.reporter))}
+        desk.store.require_writable()
     except WetreadError as error:
         return JSONResponse({"ready": False, "store": str(error)}, 503)
-    return JSONResponse({"ready": True, "store": "ok", **models})
+    at_work = request.app.state.worker_models()
+    return JSONResponse({"ready": True, "store": "ok", "suggester": model_state(desk.suggester, at_work.get("suggester")),
+                         "reporter": model_state(desk.reporter, at_work.get("reporter"))})
 
 
-def model_state(state: Any, tx: Tx, name: str, model: Any) -> str:
-    """none, not yet loaded, or loaded: here, or by what the worker's has made since this process began."""
-    if name not in state.seen_at_work:
-        table, mark = WORK_OF[name]
-        rows = tx.find(table, order=["-id"], limit=LOOKED_AT)
-        if getattr(model, "loaded", model is not None) or any(row["time"] >= state.started and row["user"] == "" and mark(row) for row in rows):
-            state.seen_at_work.add(name)
-    return "loaded" if name in state.seen_at_work else "none" if model is None else "not yet loaded"
+def model_state(model: Any, at_work: str | None) -> str:
+    """none, not yet loaded, loading or loaded: the worker's, or without one that of this process."""
+    if model is None:
+        return "none"
+    return at_work or ("loaded" if getattr(model, "loaded", True) else "not yet loaded")
 
 
 def documentation(request: Request) -> Response:

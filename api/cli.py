@@ -18,6 +18,9 @@ app.add_typer(model_app, name="model")
 db_app = typer.Typer(no_args_is_help=True, help="The store's schema.")
 app.add_typer(db_app, name="db")
 
+bench_app = typer.Typer(no_args_is_help=True, help="Measure a served Wetread on this machine.")
+app.add_typer(bench_app, name="bench")
+
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Home = Annotated[Path, typer.Option(envvar="WETREAD_HOME", help="Folder that holds all Wetread keeps.")]
 HOME = Path("wetread-home")
@@ -309,6 +312,50 @@ def deidentify(
         print(json.dumps(row))
         bad += not row["ok"]
     raise typer.Exit(1 if bad else 0)
+
+
+@bench_app.command("day")
+def bench_day(
+    home: Annotated[Path | None, typer.Option(help="An empty folder; default: a new one under the system's temporary folder.")] = None,
+    orders: int = 2000,
+    studies: int = 200,
+    head_cts: Annotated[int, typer.Option(help="How many of the studies are whole head CTs, each half a minute of drafting or less.")] = 12,
+    minutes: Annotated[float, typer.Option(help="What the 24 hours are compressed to; the RIS is out for one of them.")] = 48.0,
+    crashes: Annotated[int, typer.Option(help="How often the server is killed (kill -9) and started again.")] = 2,
+    seed: int = 1,
+    device: Device = "auto",
+    out: Out = None,
+) -> None:
+    """Replay a simulated day against a served Wetread: orders, changes, cancels, merges, studies, an outage, crashes; then account for all."""
+    import tempfile
+
+    from rich.console import Console
+
+    from api.bench_day import run_day
+    from api.day_accounts import show
+
+    home = home or Path(tempfile.mkdtemp(prefix="wetread-day-"))
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 150)
+    figures = run_day(home, orders=orders, studies=studies, head_cts=head_cts, minutes=minutes, crashes=crashes, seed=seed, device=device,
+                      say=lambda words: console.print(words))
+    show(console, figures)
+    write_lines([figures], out)
+    if figures["unaccounted"]:
+        raise typer.Exit(1)
+
+
+@bench_app.command("queue")
+def bench_queue(
+    home: Annotated[Path | None, typer.Option(help="An empty folder; default: a new one under the system's temporary folder.")] = None,
+    rows: Annotated[int, typer.Option(help="Messages that wait when the server starts.")] = 100_000,
+    device: Device = "auto",
+) -> None:
+    """How long a server takes to start, and how much memory, with many messages waiting: a line of JSON, an empty server beside it."""
+    import tempfile
+
+    from api.bench_queue import run_queue
+
+    write_lines([run_queue(home or Path(tempfile.mkdtemp(prefix="wetread-queue-")), rows, device)], None)
 
 
 @db_app.command("upgrade")

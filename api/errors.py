@@ -24,6 +24,7 @@ from data.errors import (
     SeriesError,
     StateError,
     StoreError,
+    StoreFull,
     StudyRefused,
     WetreadError,
 )
@@ -32,7 +33,7 @@ log = logging.getLogger("wetread.http")
 
 STATUS: dict[type[WetreadError], int] = {
     InputError: 422, OrderRejected: 422, MessageError: 422, MessageRefused: 422, ImageError: 422, SeriesError: 422, StudyRefused: 422,
-    NotFound: 404, StateError: 409, NotAllowed: 403, ModelError: 503, StoreError: 503, BookError: 500, OutputError: 507,
+    NotFound: 404, StateError: 409, NotAllowed: 403, ModelError: 503, StoreError: 503, StoreFull: 507, BookError: 500, OutputError: 507,
 }
 FOR_PROGRAMS = ("/v1/", "/dicomweb/", "/cds-services", "/fhir", "/openapi.json", "/health", "/ready")
 # what the framework itself says no to

@@ -26,15 +26,21 @@ class LateSuggester:
     def loaded(self) -> bool:
         return self._loaded is not None
 
+    def load(self) -> None:
+        self.suggest(Order(text="headache"))    # the rules are compiled with the first
+
     def suggest(self, order: Order) -> Suggestion:
         with self._lock:
-            folder = self._folder()
-            if self._loaded is None or self._loaded[0] != folder:
-                from nlp.suggest import Suggester
+            return self._at_hand().suggest(order)
 
-                self._loaded = None         # the old one goes first: two at once are a gigabyte
-                self._loaded = folder, Suggester.load(folder, device=torch_device(self._device))
-            return self._loaded[1].suggest(order)
+    def _at_hand(self) -> "Suggester":
+        folder = self._folder()
+        if self._loaded is None or self._loaded[0] != folder:
+            from nlp.suggest import Suggester
+
+            self._loaded = None         # the old one goes first: two at once are a gigabyte
+            self._loaded = folder, Suggester.load(folder, device=torch_device(self._device))
+        return self._loaded[1]
 
 
 class LateReporter:
@@ -48,13 +54,20 @@ class LateReporter:
     def loaded(self) -> bool:
         return self._loaded is not None
 
+    def load(self) -> None:
+        with self._lock:
+            self._at_hand()
+
     def draft(self, study: Study, order: Order | None = None) -> tuple[Draft, dict[str, Any]]:
         with self._lock:
-            if self._loaded is None:
-                from vision.reporter import Reporter
+            return self._at_hand().draft(study, order)
 
-                self._loaded = Reporter.load(device=torch_device(self._device))
-            return self._loaded.draft(study, order)
+    def _at_hand(self) -> "Reporter":
+        if self._loaded is None:
+            from vision.reporter import Reporter
+
+            self._loaded = Reporter.load(device=torch_device(self._device))
+        return self._loaded
 
 
 def torch_device(device: str) -> str:

@@ -3,16 +3,12 @@
 The child keeps inference from slowing an acknowledgement, and a model that dies takes no listener with it.
 """
 import asyncio
-import json
 import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
-from dataclasses import astuple
-from pathlib import Path
 
 from api.app import create_app
 from api.cds.child import ChildSuggester
@@ -21,6 +17,7 @@ from api.dicom.scp import DicomServer
 from api.hl7.mllp import Listener
 from api.http_limits import http_server
 from api.inference import LateReporter, LateSuggester
+from api.keeper import Keeper
 from api.model_versions import folder_in_use
 from api.settings import Settings
 from api.store import Store
@@ -66,7 +63,9 @@ async def serve(settings: Settings) -> None:
         await asyncio.sleep(0.02)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    keeper = asyncio.create_task(keep_worker(settings, stopping))
+    keeper = Keeper(store, settings)
+    app.state.worker_models = keeper.models
+    keeping = asyncio.create_task(keeper.run(stopping))
     threading.Thread(target=warm, args=(desk, rules), daemon=True).start()     # the first CDS call must not wait for them
     print(f"ready http://{settings.host}:{settings.http} mllp://{settings.host}:{settings.mllp} "
           f"dicom://{settings.host}:{settings.dicom} (AE {settings.ae_title})", flush=True)
@@ -77,7 +76,7 @@ async def serve(settings: Settings) -> None:
     for listener in listeners:
         await listener.stop()
     await asyncio.to_thread(dicom.stop)
-    await asyncio.gather(http_task, keeper, waiting)
+    await asyncio.gather(http_task, keeping, waiting)
     await app.state.fetcher.close()
     for child in (model, rules):
         child.stop()
@@ -87,38 +86,6 @@ async def serve(settings: Settings) -> None:
 def warm(desk: Desk, rules: ChildSuggester) -> None:
     assert desk.book.protocols
     rules.warm()
-
-
-async def keep_worker(settings: Settings, stopping: asyncio.Event) -> None:
-    """Keep one worker child alive; its death is logged and it is started again, at most every few seconds."""
-    pause_s = 1.0
-    while not stopping.is_set():
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "api.work", str(settings.home), stdin=subprocess.PIPE,
-            env={**os.environ, "WETREAD_WORKER": settings_line(settings)}, cwd=Path.cwd())
-        exited, stopped = asyncio.create_task(child.wait()), asyncio.create_task(stopping.wait())
-        await asyncio.wait({exited, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if stopping.is_set() and child.returncode is None:
-            child.stdin.close()                 # the child's own sign to stop, also when this process is killed
-            try:
-                await asyncio.wait_for(child.wait(), 10)
-            except TimeoutError:
-                child.kill()                    # its lease runs out and the job is done again
-                await child.wait()
-        stopped.cancel()
-        if not stopping.is_set():
-            log.warning("worker ended with code %s, starting it again in %.0f s", child.returncode, pause_s)
-            try:
-                await asyncio.wait_for(stopping.wait(), pause_s)
-            except TimeoutError:
-                pause_s = min(30.0, pause_s * 2)
-
-
-def settings_line(settings: Settings) -> str:
-    """What the worker child needs beyond HOME/settings.toml, as JSON."""
-    return json.dumps({"db": settings.db, "device": settings.device, "quiet_period_s": settings.quiet_period_s,
-                       "automation": settings.automation,
-                       "outbox": [list(astuple(d)) for d in settings.outbox]})
 
 
 def require_free(name: str, host: str, port: int) -> None:

@@ -3,11 +3,14 @@
 What `write` and `effect` commit is durable when they return: SQLite in WAL with synchronous=FULL, or PostgreSQL.
 """
 import asyncio
+import errno
 import hashlib
 import logging
 import os
 import queue
+import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,11 +22,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from api.schema import TABLES, clean
 from api.turns import Turns
-from data.errors import InputError, NotFound, StateError, StoreError
+from data.errors import InputError, NotFound, StateError, StoreError, StoreFull
 
 log = logging.getLogger("wetread.store")
 
@@ -34,6 +37,10 @@ LINGER_S = 0.005            # between two messages of a feed under load
 LEASE_S = 30.0              # renewed by a living worker; after a crash a job waits this long at most
 TRIES = 3
 LOST_MAX = 8                # leases that may run out: a job that kills its worker must end, a bystander must not
+DIED, HUNG = "worker-died", "took-too-long"
+SUSPECT = (DIED, HUNG)      # reasons of a job that a worker of its own tries again, so that it takes no other with it
+PROBE_BYTES, PROBE_S = 256 * 2**10, 1.0     # what a readiness check writes (room for a batch of messages), and how often at most
+CLOCK_S = 2.0               # a row written later than this from now was written before the clock was put back
 # a job given up is said where people look: job kind -> table, key of its payload, state there
 GIVEN_UP = {
     "message": ("messages", "message_id", "failed"),
@@ -163,6 +170,8 @@ class Store:
         self._writer = MessageWriter(self)
         self._work = threading.Condition()
         self._work_count = 0
+        self._probing, self._probed = threading.Lock(), -PROBE_S
+        self._found: StoreError | None = None       # by the last probe
 
     @classmethod
     def open(cls, url: str, home: Path | str, *, upgrade: bool = True) -> "Store":
@@ -288,16 +297,27 @@ class Store:
 
     # -- jobs (api/jobs.py runs them) --------------------------------------------------------------------------------
 
-    def lease(self, kinds: Sequence[str], limit: int = 1, lease_s: float = LEASE_S) -> list[Job]:
-        """Take due jobs for `lease_s` seconds, longest waiting first; each lease raises the job's fence."""
-        jobs = TABLES["jobs"]
+    def due(self, kinds: Sequence[str], suspect: bool = False) -> bool:
+        """Whether a job waits; a reader locks nobody out, and most polls find nothing."""
         if not kinds:
+            return False
+        with self.read() as tx:
+            return tx.connection.execute(due_jobs(kinds, suspect).limit(1)).first() is not None
+
+    def due_kinds(self, kinds: Sequence[str], suspect: bool = False) -> list[str]:
+        """Those of `kinds` of which a job waits."""
+        with self.read() as tx:
+            return list(tx.connection.execute(due_jobs(kinds, suspect).with_only_columns(TABLES["jobs"].c.kind).order_by(None).distinct()).scalars())
+
+    def lease(self, kinds: Sequence[str], limit: int = 1, lease_s: float = LEASE_S, suspect: bool = False) -> list[Job]:
+        """Take due jobs for `lease_s` seconds, longest waiting first; each lease raises the job's fence.
+
+        `suspect`: those alone that a worker died or hung over, which are left out otherwise.
+        """
+        jobs = TABLES["jobs"]
+        if not self.due(kinds, suspect):
             return []
-        due = sa.select(jobs.c.id).where(jobs.c.state == "queued", jobs.c.not_before <= now(), jobs.c.kind.in_(list(kinds)))
-        due = due.order_by(jobs.c.not_before, jobs.c.id).limit(limit)
-        with self.read() as tx:         # a reader locks nobody out, and most polls find nothing
-            if tx.connection.execute(due.limit(1)).first() is None:
-                return []
+        due = due_jobs(kinds, suspect).limit(limit)
         with self.write() as tx:
             taken = sa.update(jobs).where(jobs.c.id.in_(due.with_for_update(skip_locked=True).scalar_subquery()))
             taken = taken.values(state="leased", fence=jobs.c.fence + 1, lease_until=later(lease_s), updated=now())
@@ -311,8 +331,27 @@ class Store:
             for job in held:
                 tx.change("jobs", {"id": int(job.id), "fence": job.fence, "state": "leased"}, lease_until=later(lease_s))
 
+    def settle(self, held: Sequence[tuple[int, int, bool]], reason: str, after_s: float = 1.0) -> None:
+        """What a dead worker held, as (job id, fence, in hand): a job in hand has failed once, the others go back as they were."""
+        with self.write() as tx:
+            for id, fence, in_hand in held:
+                # queued: it hung so that it could not renew its lease, which was taken back meanwhile
+                row = tx.one("jobs", lock=True, id=id, fence=fence, state=["leased", "queued"])
+                if row is None:
+                    continue
+                if not in_hand:
+                    tx.change("jobs", {"id": id}, state="queued", lease_until=None, updated=now())
+                elif row["tries"] + 1 < TRIES:
+                    tx.change("jobs", {"id": id}, state="queued", tries=row["tries"] + 1, reason=reason, lease_until=None,
+                              not_before=later(after_s), updated=now())
+                else:
+                    tx.change("jobs", {"id": id}, state="dead", tries=row["tries"] + 1, reason=reason, lease_until=None, updated=now())
+                    give_up(tx, row["kind"], row["payload"], reason)
+            tx.enqueued = True
+
     def recover(self) -> int:
         """Put jobs whose lease ran out back in the queue; one that lost too many leases is given up."""
+        self._mend_clock()
         with self.read() as tx:
             jobs = TABLES["jobs"]
             query = sa.select(jobs).where(jobs.c.state == "leased", jobs.c.lease_until < now())
@@ -329,16 +368,37 @@ class Store:
             tx.enqueued = True
         return len(rows)
 
-    def release(self, job: Job, reason: str, *, after_s: float, failed: bool, dead: bool = False) -> None:
-        """End a lease without an effect: try again later, or (three failures, or `dead`) give up. Silent when the lease was lost."""
+    def _mend_clock(self) -> None:
+        """After the clock was put back, jobs written under the old time would wait for it to come again: they wait as long as was meant."""
+        jobs, soon = TABLES["jobs"], later(CLOCK_S)
+        with self.read() as tx:
+            late = [*tx.connection.execute(sa.select(jobs).where(jobs.c.state == "queued", jobs.c.not_before > soon, jobs.c.updated > soon)
+                                           .limit(1000)).mappings(),
+                    *tx.connection.execute(sa.select(jobs).where(jobs.c.state == "leased", jobs.c.updated > soon).limit(1000)).mappings()]
+        if not late:
+            return
+        log.warning("the clock was put back; the times of %d jobs are set anew", len(late))
+        with self.write() as tx:
+            for row in late:
+                column = "not_before" if row["state"] == "queued" else "lease_until"
+                wait_s = max(0.0, (moment(row[column]) - moment(row["updated"])).total_seconds())
+                tx.change("jobs", {"id": row["id"], "fence": row["fence"], "state": row["state"], "updated": row["updated"]},
+                          **{column: later(wait_s) if wait_s else now()}, updated=now())
+            tx.enqueued = True
+
+    def release(self, job: Job, reason: str | None, *, after_s: float, failed: bool, dead: bool = False) -> None:
+        """End a lease without an effect: try again later, or (three failures, or `dead`) give up. Silent when the lease was lost.
+
+        A reason of None leaves what was said before: the job was not tried.
+        """
         mine = {"id": int(job.id), "fence": job.fence, "state": "leased"}
         tries = job.tries + failed
         dead = dead or tries >= TRIES
         with self.write() as tx:
-            done = tx.change("jobs", mine, state="dead" if dead else "queued", tries=tries, reason=reason, lease_until=None,
-                             not_before=later(after_s), updated=now())
+            done = tx.change("jobs", mine, state="dead" if dead else "queued", tries=tries, lease_until=None, not_before=later(after_s),
+                             updated=now(), **({} if reason is None else {"reason": reason}))
             if done and dead:
-                give_up(tx, job.kind, job.payload, reason)
+                give_up(tx, job.kind, job.payload, reason or "")
         job.finished = True
 
     def jobs(self, state: str | None = None, limit: int = 200) -> list[dict[str, Any]]:
@@ -359,6 +419,37 @@ class Store:
             if row["kind"] in GIVEN_UP:
                 table, key, state = GIVEN_UP[row["kind"]]
                 tx.change(table, {"id": row_id(table, row["payload"][key]), "state": state}, state=WAITING[row["kind"]][0], reason="")
+
+    def require_writable(self) -> None:
+        """Raise StoreError when a message could not be kept now: HOME and the folder of the SQLite file take a small file, PostgreSQL takes rows.
+
+        Tried at most every second, however often it is asked.
+        """
+        with self._probing:
+            if time.monotonic() - self._probed > PROBE_S:
+                self._found = None
+                try:
+                    self._probe()
+                except StoreError as error:
+                    self._found = error
+                self._probed = time.monotonic()
+        if self._found is not None:
+            raise self._found
+
+    def _probe(self) -> None:
+        folders = {self.home, *([Path(self.engine.url.database).parent] if is_sqlite(self.engine.url) and self.engine.url.database else [])}
+        for folder in folders:
+            try:
+                with tempfile.TemporaryFile(dir=folder) as file:
+                    file.write(bytes(PROBE_BYTES))
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise disk_error(folder, error) from None
+        with self.read() as tx:
+            tx.find("jobs", limit=1, columns=("id",))
+            if not is_sqlite(self.engine.url) and tx.connection.execute(sa.text("SHOW transaction_read_only")).scalar() == "on":
+                raise StoreError("the database takes no rows now (transaction_read_only); see whether it is a standby")
 
     def wake(self) -> None:
         with self._work:
@@ -558,7 +649,7 @@ class MessageWriter:
                     continue        # the server went away: the unique key makes a second go safe
                 if isinstance(error, OperationalError) or len(items) == 1:
                     log.error("a batch of %d messages was not kept: %s", len(items), cause(error))
-                    return [StoreError(words_for(error))] * len(items)
+                    return [in_code(error)] * len(items)
                 break
             except Exception as error:
                 if len(items) == 1:
@@ -639,6 +730,13 @@ def tell(pairs: list[tuple[Callable[[Kept | StoreError], None], Kept | StoreErro
 # -- helpers ---------------------------------------------------------------------------------------------------------
 
 
+def due_jobs(kinds: Sequence[str], suspect: bool) -> Any:
+    jobs = TABLES["jobs"]
+    query = sa.select(jobs.c.id).where(jobs.c.state == "queued", jobs.c.not_before <= now(), jobs.c.kind.in_(list(kinds)),
+                                       jobs.c.reason.in_(SUSPECT) if suspect else jobs.c.reason.not_in(SUSPECT))
+    return query.order_by(jobs.c.not_before, jobs.c.id)
+
+
 def now() -> str:
     """UTC, ISO 8601 with milliseconds; one width, so that texts sort as times do."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
@@ -646,6 +744,10 @@ def now() -> str:
 
 def later(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def new_id(letter: str) -> str:
@@ -703,7 +805,7 @@ def make_engine(address: URL) -> Engine:
     # parameters never go into an error's text: they are patient data
     engine = sa.create_engine(address, hide_parameters=True, pool_size=20, max_overflow=40,
                               **({"connect_args": {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}} if is_sqlite(address)
-                                 else {"pool_recycle": 1800}))
+                                 else {"pool_recycle": 1800, "pool_pre_ping": True}))
     if is_sqlite(address):
         sa.event.listen(engine, "connect", prepare_sqlite)
         sa.event.listen(engine, "begin", begin_sqlite)
@@ -780,23 +882,40 @@ def in_words() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise StoreError(words_for(error)) from None
+        raise in_code(error) from None
     except SQLAlchemyError as error:
         raise StoreError(f"the store refused a step ({type(error).__name__})") from None
 
 
-def words_for(error: DBAPIError) -> str:
-    cures = {"SQLITE_FULL": "the disk is full; make room", "SQLITE_BUSY": "another process holds the store for too long; stop it",
-             "SQLITE_READONLY": "the file cannot be written; give it to the user that serves",
-             "SQLITE_CANTOPEN": "the file cannot be opened; check HOME", "SQLITE_NOTADB": "the file is no SQLite database; move it away",
-             "SQLITE_CORRUPT": "the file is damaged; restore a backup", "53100": "the database's disk is full; make room"}
+CURES = {"SQLITE_FULL": "the disk is full; make room", "SQLITE_BUSY": "another process holds the store for too long; stop it",
+         "SQLITE_READONLY": "the file cannot be written; give it to the user that serves",
+         "SQLITE_CANTOPEN": "the file cannot be opened; check HOME", "SQLITE_NOTADB": "the file is no SQLite database; move it away",
+         "SQLITE_CORRUPT": "the file is damaged; restore a backup", "53100": "the database's disk is full; make room",
+         "SQLITE_IOERR": "the disk does not take or give what it should; see the system's log"}
+FULL = ("SQLITE_FULL", "53100")
+
+
+def in_code(error: DBAPIError) -> StoreError:
     code = cause(error)
-    return f"the store cannot be used: {cures.get(code, 'see the database, and wetread doctor')} ({code})"
+    # SQLITE_IOERR_WRITE and its like say SQLITE_IOERR and where
+    cure = CURES.get(code) or CURES.get("_".join(code.split("_")[:2]), "see the database, and wetread doctor")
+    coded = (StoreFull if code in FULL else StoreError)(f"the store cannot be used: {cure} ({code})")
+    # what the statement itself is at fault for will fail again; all else passes when the database is back
+    coded.passes = error.connection_invalidated or code == "25006" or (
+        code != "SQLITE_ERROR" and isinstance(error, OperationalError | InterfaceError))
+    return coded
 
 
 def cause(error: DBAPIError) -> str:
     """A short code: SQLITE_FULL, an SQLSTATE, or the class."""
     return str(getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None) or type(error.orig).__name__)
+
+
+def disk_error(folder: Path, error: OSError) -> StoreError:
+    """A file that cannot be written, as the coded error it is."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreFull(f"{folder} cannot be written, the disk is full; make room")
+    return StoreError(f"{folder} cannot be written ({error.strerror}); make room or give it to the user {os.getuid()}")
 
 
 def sync_folder(folder: Path) -> None:

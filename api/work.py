@@ -1,12 +1,15 @@
-"""The worker process: takes jobs from the store and does them, models loaded on first use."""
+"""The worker process: takes jobs from the store and does them; the suggester is loaded at once, the reporter with the first study."""
 import contextlib
 import json
 import logging
 import os
+import resource
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
+from api.board import Board
 from api.dicom.commitment import Commitment
 from api.dicom.priors import Priors
 from api.dicom.sender import ResultSender
@@ -35,28 +38,29 @@ def handlers(desk: Desk, sender: Sender) -> dict:
     }
 
 
-def worker_settings(home: Path) -> Settings:
+def read_line(home: Path) -> tuple[Settings, dict[str, Any]]:
+    """The settings, and what else the parent said: board, careful, without."""
     given = json.loads(os.environ.get("WETREAD_WORKER", "{}"))
+    more = {name: given.pop(name) for name in ("board", "careful", "without") if name in given}
     if "outbox" in given:
         given["outbox"] = tuple(Destination(*row) for row in given["outbox"])
-    return read_settings(home, **given)
+    return read_settings(home, **given), more
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     os.nice(10)     # an acknowledgement goes before an inference
-    settings = worker_settings(Path(sys.argv[1]))
+    settings, more = read_line(Path(sys.argv[1]))
+    limit_memory(settings.device)
     store = Store.open(settings.db, settings.home, upgrade=False)
     store.gives_way_s = 0.25
-    desk = Desk(store, settings, LateSuggester(settings.device, lambda: folder_in_use(store, "shown")), LateReporter(settings.device),
-                shadow=LateSuggester(settings.device, lambda: folder_in_use(store, "shadow")))
-    # two threads: a CT of half a minute must not hold up the suggestion for the order behind it
-    kinds = handlers(desk, Sender(store, settings))
-    # sending has threads of its own: a receiver that does not answer must hold up neither a suggestion nor the other receivers
-    sending = Worker(store, {"send": kinds.pop("send")}, threads=max(1, min(8, len(settings.outbox))), batch=1)
-    worker = Worker(store, kinds, threads=2)
-    worker.start()
-    sending.start()
+    without = more.get("without", ())       # models that killed the workers that loaded them
+    suggester = None if "suggester" in without else LateSuggester(settings.device, lambda: folder_in_use(store, "shown"))
+    reporter = None if "reporter" in without else LateReporter(settings.device)
+    desk = Desk(store, settings, suggester, reporter, shadow=LateSuggester(settings.device, lambda: folder_in_use(store, "shadow")))
+    worker = Worker(store, handlers(desk, Sender(store, settings)), board=Board(more["board"]) if "board" in more else None,
+                    load={name: model.load for name, model in (("suggester", suggester), ("reporter", reporter)) if model is not None},
+                    suspect=more.get("careful", False))
     ended = threading.Event()
 
     def watch_parent() -> None:
@@ -64,11 +68,35 @@ def main() -> None:
         ended.set()
 
     threading.Thread(target=watch_parent, daemon=True).start()
-    with contextlib.suppress(KeyboardInterrupt):
-        ended.wait()
-    worker.stop()
-    sending.stop()
+    if worker.suspect:
+        worker.run_once()
+    else:
+        worker.start()
+        with contextlib.suppress(KeyboardInterrupt):
+            ended.wait()
+        worker.stop()
     store.close()
+
+
+def limit_memory(device: str) -> None:
+    """A job that takes ever more memory fails by itself, or is what the system ends first; the listeners stay."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+    if device != "cuda":        # a GPU's driver takes address space by the hundred GB
+        most = min([int(text) for text in (content(file) for file in MEMORY_FILES) if text.isdigit()]
+                   + [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]) * 3 // 4
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+MEMORY_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def content(file: str) -> str:
+    try:
+        return Path(file).read_text().strip()
+    except OSError:
+        return ""
 
 
 if __name__ == "__main__":

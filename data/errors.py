@@ -60,6 +60,12 @@ class NotAllowed(WetreadError):
 
 class StoreError(WetreadError):
     code = "E113"       # the store cannot be written or is of another schema
+    passes = False      # True: the database is away or full, and the same step can be taken when it is back
+
+
+class StoreFull(StoreError):
+    code = "E117"       # the disk that keeps everything is full
+    passes = True
 
 
 class SimulatorError(WetreadError):

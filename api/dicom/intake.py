@@ -5,12 +5,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.study_steps import sync_folder
+from api.store import disk_error, sync_folder
 from api.workflow import Desk
 from data.dicom import instance_header
-from data.errors import ImageError, StoreError
+from data.errors import ImageError
 
 MAX_BYTES = 512 * 2**20
+DURABLE: set[Path] = set()     # folders whose own names this process has synced
 REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "TransferSyntaxUID")
 
 
@@ -49,20 +50,24 @@ def keep_instance(desk: Desk, data: bytes, source: str, prior: bool = False) -> 
 def write_durably(home: Path, path: Path, data: bytes) -> None:
     """Write HOME/path so that it outlives a power cut: the file, its name in the folder, and new folders in theirs."""
     whole = home / path
-    if whole.exists() and whole.stat().st_size == len(data):
-        return              # named by its content: the same bytes are there and durable
     partial = whole.with_name(f"{whole.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
     try:
-        made = [folder for folder in (whole.parent, *whole.parent.parents) if not folder.exists()]
         whole.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, whole)
-        for folder in (whole.parent, *(folder.parent for folder in made)):
-            sync_folder(folder)
+        # named by its content: a file of that name was synced before it got the name, though perhaps its name is not yet durable
+        if not (whole.exists() and whole.stat().st_size == len(data)):
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, whole)
+        sync_folder(whole.parent)
+        if whole.parent not in DURABLE:     # another thread may have made it a moment ago
+            for folder in (whole.parent.parent, *whole.parent.parent.parents):
+                sync_folder(folder)
+                if folder == home:
+                    break
+            DURABLE.add(whole.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise StoreError(f"{whole.parent} cannot be written ({error.strerror}); make room or give it to the user {os.getuid()}") from None
+        raise disk_error(whole.parent, error) from None

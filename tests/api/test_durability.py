@@ -73,7 +73,7 @@ def handler(job):
         tx.audit("worker", "did", job.kind, job.key)
     print(job.key, flush=True)
 
-worker = Worker(store, {"suggest": handler}, threads=2, lease_s=0.3)
+worker = Worker(store, {"suggest": handler}, lease_s=0.3)
 worker.start()
 time.sleep(60)
 """

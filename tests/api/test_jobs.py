@@ -4,9 +4,10 @@ import time
 
 import pytest
 
+from api.board import Board
 from api.jobs import Dead, Fenced, Later, Worker, replay
-from api.store import LOST_MAX, later, now
-from data.errors import ModelError, StateError
+from api.store import DIED, HUNG, LOST_MAX, later, now
+from data.errors import ModelError, StateError, StoreFull
 
 
 def ask(store, *keys, kind="suggest", **more):
@@ -124,6 +125,134 @@ def test_three_failures_make_a_dead_letter_that_names_class_and_code_only_and_ca
     assert done(store) == ["a"] and states(store) == {"a": "done"}
 
 
+def test_what_a_dead_worker_had_in_hand_has_failed_once_and_is_left_to_a_worker_of_its_own(store):
+    ask(store, "poison", "bystander")
+    poison, bystander = store.lease(["suggest"], 2)
+    store.settle([(int(poison.id), poison.fence, True), (int(bystander.id), bystander.fence, False)], DIED, after_s=0)
+    assert [job.key for job in store.lease(["suggest"], 5)] == ["bystander"]
+    assert store.due(["suggest"], suspect=True)
+    worker = Worker(store, {"suggest": lambda job: note(store, job)}, suspect=True)
+    assert (worker.run_once(), done(store), states(store)["poison"]) == (1, ["poison"], "done")
+
+
+def test_a_job_that_three_workers_died_over_is_dead_and_its_order_goes_on_to_a_person(store):
+    from api.settings import Settings
+    from api.workflow import Desk
+    from data.records import Order
+
+    desk = Desk(store, Settings(store.home))
+    id = desk.add_order(Order(text="headache", placer_number="P1"))
+    for n in range(3):
+        (job,) = store.lease(["suggest"], suspect=n > 0)
+        store.settle([(int(job.id), job.fence, True)], DIED, after_s=0)
+    (dead,) = store.jobs("dead")
+    assert (dead["tries"], dead["reason"]) == (3, DIED)
+    assert (desk.order(id)["state"], desk.order(id)["reason"]) == ("no-suggestion", DIED)
+
+
+def test_a_hang_counts_though_its_lease_was_taken_back_meanwhile(store):
+    ask(store, "a")
+    for n in range(3):
+        (job,) = store.lease(["suggest"], lease_s=-1, suspect=n > 0)
+        assert store.recover() == 1
+        store.settle([(int(job.id), job.fence, True)], HUNG, after_s=0)
+    (dead,) = store.jobs("dead")
+    assert (dead["tries"], dead["reason"]) == (3, HUNG)
+
+
+def test_what_was_done_before_its_worker_died_is_not_done_again(store):
+    ask(store, "a")
+    (job,) = store.lease(["suggest"])
+    note(store, job)
+    store.settle([(int(job.id), job.fence, True)], DIED)
+    assert states(store) == {"a": "done"}
+
+
+def test_a_store_that_is_away_counts_as_no_failure_of_the_job(store):
+    ask(store, "a")
+
+    def full(job):
+        raise StoreFull("no room")
+
+    worker = Worker(store, {"suggest": full})
+    for _ in range(5):
+        worker.run_once()
+        until(lambda: store.due(["suggest"]))
+    assert [(job["state"], job["tries"]) for job in store.jobs()] == [("queued", 0)]
+
+
+def test_a_worker_tells_what_it_has_in_hand_on_its_board(store):
+    board = Board()
+    seen = []
+    ask(store, "a", "b")
+
+    def handler(job):
+        seen.append([(row.job_id, bool(row.begun), row.overdue) for row in sorted(board.held(), key=lambda row: row.job_id)])
+        note(store, job)
+
+    Worker(store, {"suggest": handler}, board=board).run_once()
+    a, b = sorted(int(job["id"]) for job in store.jobs())
+    assert seen == [[(a, True, False), (b, False, False)], [(b, True, False)]] and board.held() == []
+    (job,) = (ask(store, "c"), store.lease(["suggest"]))[1]
+    board.begin(job, -1.0)
+    assert [row.overdue for row in board.held()] == [True]
+
+
+def test_a_silent_receiver_holds_up_no_order(store):
+    blocked, release = threading.Event(), threading.Event()
+
+    def send(job):
+        blocked.set()
+        assert release.wait(10)
+
+    ask(store, "s1", "s2", kind="send")
+    worker = Worker(store, {"send": send, "message": lambda job: note(store, job), "suggest": lambda job: note(store, job)})
+    worker.start()
+    try:
+        assert blocked.wait(10)
+        ask(store, "m", kind="message")
+        ask(store, "o")
+        until(lambda: done(store) == ["m", "o"])
+    finally:
+        release.set()
+        worker.stop()
+
+
+def test_one_hanging_message_holds_up_no_other(store):
+    release = threading.Event()
+
+    def handler(job):
+        if job.key == "k0":
+            assert release.wait(10)
+        note(store, job)
+
+    ask(store, *(f"k{i}" for i in range(12)), kind="message")      # more than one lease takes
+    worker = Worker(store, {"message": handler})
+    worker.start()
+    try:
+        until(lambda: len(done(store)) == 11)
+    finally:
+        release.set()
+        worker.stop()
+
+
+@pytest.mark.parametrize("late", ["queued", "leased"])
+def test_a_clock_that_was_put_back_delays_no_job(store, late, monkeypatch):
+    with monkeypatch.context() as ahead:
+        for name in ("now", "later"):
+            ahead.setattr(f"api.store.{name}", lambda seconds=0.0: later(seconds + 3600))
+        ask(store, "a")
+        ask(store, "b", not_before=later(3600.0))
+        if late == "leased":
+            assert store.lease(["suggest"])
+    assert store.lease(["suggest"]) == []
+    store.recover()
+    until(lambda: store.due(["suggest"]))
+    assert "a" in [job.key for job in store.lease(["suggest"], 5)] or late == "leased"
+    (row,) = [job for job in store.jobs() if job["key"] == "a"]
+    assert (row["lease_until"] or row["not_before"]) < later(60)
+
+
 def test_a_failure_waits_before_the_next_try(store):
     ask(store, "a")
 
@@ -158,7 +287,7 @@ def test_a_handler_without_an_effect_ends_its_job(store):
 def test_several_workers_do_every_job_once(store):
     keys = [f"k{i:03}" for i in range(60)]
     ask(store, *keys)
-    workers = [Worker(store, {"suggest": lambda job: note(store, job)}, threads=2) for _ in range(2)]
+    workers = [Worker(store, {"suggest": lambda job: note(store, job)}) for _ in range(2)]
     for worker in workers:
         worker.start()
     until(lambda: not store.jobs("queued") and not store.jobs("leased"))
@@ -175,7 +304,7 @@ def test_new_work_wakes_a_waiting_worker_and_slow_work_leaves_a_thread_for_it(st
         assert release.wait(10)
 
     ask(store, "d1", "d2", kind="draft")
-    worker = Worker(store, {"draft": draft, "suggest": lambda job: note(store, job)}, threads=2)
+    worker = Worker(store, {"draft": draft, "suggest": lambda job: note(store, job)})
     worker.start()
     try:
         assert blocked.wait(10)
@@ -197,7 +326,7 @@ def test_a_long_job_keeps_its_lease_while_its_worker_lives(store):
         time.sleep(0.7)
         note(store, job)
 
-    worker = Worker(store, {"suggest": slow}, threads=2, lease_s=0.3)
+    worker = Worker(store, {"suggest": slow}, lease_s=0.3)
     worker.start()
     until(lambda: states(store)["a"] == "done")
     worker.stop()
