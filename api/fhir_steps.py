@@ -29,7 +29,7 @@ class FhirSteps:
             raise InputError("identifier is missing; send the order's own number, so that sending it twice makes one order")
         with self.store.write() as tx:
             known = tx.one("orders", key=key, lock=True) is not None
-            id = self._place(tx, order, key, system, now(), 0, new_id("e"), user)
+            id = self._place(tx, order, key, system, now(), now(), 0, new_id("e"), user)
             tx.audit(user, "add" if not known else "change", "order", id)
         return id, not known
 
@@ -47,7 +47,7 @@ class FhirSteps:
                     raise InputError(f"identifier ({name}) is another than the one of this order; POST another order, or send its own number")
             if not same_patient(tx, order.patient.id, row["patient_id"]):
                 raise InputError("subject is another patient than the one of this order; cancel it and POST a new one")
-            self._place(tx, order, row["key"], row["sender"], now(), 0, new_id("e"), user)
+            self._place(tx, order, row["key"], row["sender"], now(), now(), 0, new_id("e"), user)
             tx.audit(user, "change", "order", id)
 
     # -- out ---------------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def outbox(tmp_path):
         def __init__(self, port, answer_s=0.3):
             self.settings = read_settings(tmp_path, outbox=(Destination("ris", "127.0.0.1", port),))
             self.store = Store.open(self.settings.db, self.settings.home)
-            self.worker = Worker(self.store, {"send": Sender(self.store, self.settings, answer_s, backoff_s=0.001).send_queue}, batch=1)
+            self.worker = Worker(self.store, {"send": Sender(self.store, self.settings, answer_s, backoff_s=0.001).send_queue})
             opened.append(self.store)
 
         def put(self, control_id, patient="", order=None, study="", status="", draft=None):
