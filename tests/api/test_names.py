@@ -80,7 +80,7 @@ def placed(desk, raw):
 
 def work(desk):
     handlers = {"message": desk.apply_message, "suggest": desk.suggest_order, "complete": desk.complete_quiet_study, "draft": desk.draft_study,
-                "results": desk.make_results, "send": Sender(desk.store, desk.settings).send_outbox}
+                "results": desk.make_results, "send": Sender(desk.store, desk.settings).send_queue}
     worker = Worker(desk.store, handlers, backoff_s=(0, 0))
     while worker.run_once():
         pass

@@ -98,7 +98,8 @@ def test_a_net_with_its_norms_folded_in_answers_alike():
             if hasattr(module, "running_var"):
                 module.running_mean.normal_(0, 0.2)
                 module.running_var.uniform_(0.3, 3)
-        image = torch.rand(2, 4, 1, 32, 32) if name == "ad_stages" else torch.rand(2, net.down.config.channels_in if name[0] == "f" else 6, 32, 32)
+        shape = {"flair_lesions": (2, 3, 32, 32), "dwi_infarct": (2, 6, 32, 32), "ad_stages": (2, 4, 3, 32, 32)}[name]
+        image = torch.rand(*shape)
         ask = (lambda n: n(image).logits) if name == "ad_stages" else (lambda n: n(image))  # noqa: B023
         with torch.inference_mode():
             before, after = ask(net), ask(fused(net))
