@@ -266,6 +266,7 @@ TWO = """
 import sys, torch
 from pathlib import Path
 from tests.vision.heads_material import tiny_examples
+from vision.heads.clinical import VALUES
 from vision import train_head
 from vision.heads import HEADS
 from vision.heads.tasks import TASKS
@@ -286,7 +287,7 @@ def taught(batch, processes):
 
 
 generator = torch.Generator().manual_seed(1)
-whole = {"values": torch.randn(8, 20, generator=generator), "labels": torch.randint(4, (8,), generator=generator)}
+whole = {"values": torch.randn(8, 2 * len(VALUES), generator=generator), "labels": torch.randint(4, (8,), generator=generator)}
 own = {name: values[4 * rank:4 * rank + 4] for name, values in whole.items()}
 alone, both = taught(whole, 1), taught(own, 2)
 assert all(torch.allclose(alone[name], both[name], atol=1e-6) for name in alone), "another step than of the whole batch"
