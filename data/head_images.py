@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
-from data.diffusion import anisotropy, fit, signals_of
+from data.diffusion import SIX, anisotropy, fit, signals_of
 from data.errors import InputError, OutputError
 from data.images import read_nifti
 from data.labelled_pictures import read_rows
-from data.simulate.series_cases import SIX
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-from data.diffusion import anisotropy, fit, signals_of
+from data.diffusion import SIX, anisotropy, fit, signals_of
 from data.head_images import read_dipy
-from data.simulate.series_cases import SIX
 
 B = np.r_[0.0, np.full(6, 1000.0)]
 WAYS = np.concatenate([np.zeros((1, 3)), SIX])
