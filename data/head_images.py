@@ -32,7 +32,13 @@ class ImageCase:
     category: int | None = None
     spacing_mm: tuple[float, float, float] = (5.0, 1.8, 1.8)
     truth: dict[str, Any] = field(default_factory=dict)
-    group: str = ""                     # site, or what else must not be split or mixed
+    site: str = ""                      # the hospital
+    group: str = ""                     # of near-duplicates
+
+    @property
+    def kept_whole(self) -> str:
+        """What no split may part: near-duplicates where a set says which they are, else the patient."""
+        return f"group {self.group}" if self.group else self.patient
 
 
 def own_cases(folder: Path, inputs: Sequence[str], outputs: Sequence[str], modality: str) -> list[ImageCase]:
@@ -99,7 +105,7 @@ def read_lgg_flair(folder: Path, complete: bool = False) -> list[ImageCase]:
             strips = np.stack([read_grey(archive.read(f"{int(row['row']):04d}.jpg")) for row in own])
             thirds = np.split(strips.astype(np.float32), 3, axis=2)
             mask = np.stack([masks[int(row["row"])] for row in own]).astype(np.uint8)
-            cases.append(ImageCase(patient, dict(zip(("T1", "FLAIR", "T1CE"), thirds, strict=True)), {"lesion": mask}, group=own[0]["site"]))
+            cases.append(ImageCase(patient, dict(zip(("T1", "FLAIR", "T1CE"), thirds, strict=True)), {"lesion": mask}, site=own[0]["site"]))
     return cases
 
 
