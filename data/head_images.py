@@ -162,7 +162,7 @@ def read_dipy(folder: Path) -> list[ImageCase]:
     if spec is None or not spec.submodule_search_locations:
         return []
     place = Path(spec.submodule_search_locations[0]) / "data" / "files"
-    series = np.asarray(nibabel.load(place / "small_64D.nii").dataobj, np.float32).transpose(3, 2, 1, 0)  # type: ignore[attr-defined]
+    series = np.asarray(nibabel.load(place / "small_64D.nii").dataobj, np.float32).transpose(3, 2, 1, 0)  # type: ignore[attr-defined]  # nibabel's own types miss it
     b, ways = np.loadtxt(place / "small_64D.bval"), np.nan_to_num(np.loadtxt(place / "small_64D.bvec"))
     fa, md = anisotropy(fit(series, ways, b))
     brain = (series[0] > 0.1 * np.quantile(series[0], 0.95)).astype(np.uint8)

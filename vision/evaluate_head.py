@@ -62,7 +62,9 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
     answers = [task.predict(head, net, example, device) for example in test]
     rows = [task.score(head, answer, example) for answer, example in zip(answers, test, strict=True)]
     asked = "".join(f" --{word} {value}" for word, value in (("data", data), ("size", size), ("epochs", epochs), ("base", base)) if value)
+    made = json.loads((folder / "card.json").read_text())
     figures: dict[str, Any] = {"head": name, "date": date, "command": f"wetread evaluate {name}{asked}",
+                               "taught_by": made.get("command", ""), "taught_minutes": made["figures"]["minutes"],
                                "metric": head.metric, what: {"cases": len(test), "head": summary(head, rows), "floors": {}}}
     floors: dict[str, Answer] = {}
     for title, floor in ((head.floor_name, head.floor), *head.also):
@@ -314,7 +316,7 @@ def card(head: Head, figures: dict[str, Any], folder: Path) -> str:
              f"- reads: {', '.join(head.inputs) or 'volumes, age, sex'}; answers: {', '.join(head.outputs)}",
              f"- network: {head.network}, {made['parameters']:,} weights; loss {head.loss}",
              f"- trained on: {made['recipe']}, {json.dumps(made['trained_on'])}, heads {made['heads simulated']}, "
-             f"seed {made['seed']}, {made['figures']['minutes']} minutes",
+             f"seed {made['seed']}, {made['figures']['minutes']} minutes, by `{made.get('command', '')}`",
              f"- bar: {head.bar}", f"- published: {head.published or 'no figure'}", f"- measured {figures['date']} by `{figures['command']}`", ""]
     for name, part in figures.items():
         if not isinstance(part, dict):

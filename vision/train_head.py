@@ -136,7 +136,9 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
         for waiting in coming.values():
             waiting.cancel()
     net.load_state_dict(best or net.state_dict())
-    return finish(head, net.eval().cpu(), run, out, examples, seed, data, base) if rank == 0 else {}
+    asked = (("data", data), ("size", size), ("epochs", epochs), ("minutes", minutes), ("base", base), ("seed", seed))
+    command = f"wetread train {name}" + "".join(f" --{word} {value}" for word, value in asked if value) + " --real" * real + " --frozen" * frozen
+    return finish(head, net.eval().cpu(), run, out, examples, seed, data, base, command) if rank == 0 else {}
 
 
 # ---------------------------------------------------------------- a step
@@ -301,7 +303,7 @@ def start_from(net: nn.Module, folder: Path, frozen: bool) -> None:
 
 
 def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, list[Example]], seed: int, data: Path | None,
-           base: Path | None) -> dict[str, Any]:
+           base: Path | None, command: str) -> dict[str, Any]:
     """Write the weights (large kernels as int8, the rest as float16), the card and the loss plot; the checkpoint goes."""
     from vision.head_pictures import plot_history
 
@@ -317,7 +319,7 @@ def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, 
             "trained_on": {split: len(rows) for split, rows in examples.items() if split != "test"},
             "heads simulated": None if real else "SynthSeg label maps (BBillot/SynthSeg, Apache-2.0)" if data else "MNI152 (nilearn)",
             "started from": str(base) if base else "nothing", "seed": seed, "parameters": sum(p.numel() for p in net.parameters()),
-            "figures": figures}
+            "command": command, "figures": figures}
     try:
         save_model(out, tensors, config, card)
         plot_history(run.history, out / "training.png")

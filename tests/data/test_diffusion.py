@@ -33,7 +33,7 @@ def test_anisotropy_is_that_of_the_eigenvalues_whichever_way_they_lie():
     np.testing.assert_allclose(md, [0.8, 0.7333, 0.3333], atol=2e-3)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("dipy") is None, reason="dipy is not installed: no real diffusion crop")
+@pytest.mark.skipif(importlib.util.find_spec("dipy") is None, reason="dipy ships the crop: pip install --no-deps dipy==1.12.1")
 def test_the_real_crop_comes_as_cases_of_six_directions_and_the_truth_of_all():
     cases = read_dipy(None)
     assert len(cases) == 8 and cases[0].channels["DIFFUSION"].shape == (7, 10, 10, 10)
