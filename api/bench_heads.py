@@ -45,15 +45,12 @@ def net_of(name: str, folder: Path | None) -> Any:
     """The head's network as MONAI is given it: as trained, its norms not folded in; without a folder random weights, which are as fast."""
     import torch
 
-    from data.model_files import load_model
     from vision.heads import head_named
     from vision.heads.tasks import TASKS
+    from vision.train_head import trained
 
     torch.manual_seed(0)
-    net = TASKS["outline"].build(head_named(name)).eval()
-    if folder is not None:
-        net.load_state_dict({k: torch.from_numpy(v.astype(np.float32)) for k, v in load_model(folder)[1].items()}, strict=False)
-    return net
+    return trained(head_named(name), folder) if folder is not None else TASKS["outline"].build(head_named(name)).eval()
 
 
 def inference(name: str, folder: Path | None, shape: tuple[int, int, int], window: int, rounds: int) -> dict[str, Any]:

@@ -27,7 +27,8 @@ def row_of(head: Any) -> dict[str, Any]:
     floor = next((part["floors"] for part in figures.values() if isinstance(part, dict) and part.get("floors")), {})
     return {"name": head.name, "what": head.what, "bar": head.bar, "published": head.published, "metric": head.metric,
             "measured": {name: value for name, value in measured.items() if value}, "floor": {k: v.get(head.metric) for k, v in floor.items()},
-            "date": figures.get("date", ""), "command": figures.get("command") or f"wetread evaluate {head.weights or head.name}"}
+            "date": figures.get("date", ""), "command": figures.get("command") or f"wetread evaluate {head.weights or head.name}",
+            "taught_by": figures.get("taught_by", ""), "weights": head.name == "triage" or (head.folder / "model.safetensors").exists()}
 
 
 def figures_of(head: Any) -> dict[str, Any]:
@@ -63,8 +64,10 @@ def as_lines(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         measured = "; ".join(f"{name}: {short(value)}" for name, value in row["measured"].items()) or "not trained yet"
         floor = "; ".join(f"{name} {short(value)}" for name, value in row["floor"].items()) or "-"
+        measured += "" if row["weights"] else " (no weights ship)"
         lines += [f"{row['name']}  {row['what']}", f"    bar       {row['bar']}" + (f" (published: {row['published']})" if row["published"] else ""),
-                  f"    measured  {row['metric']}: {measured}", f"    floor     {floor}", f"    command   {row['command']}  {row['date']}"]
+                  f"    measured  {row['metric']}: {measured}", f"    floor     {floor}", f"    command   {row['command']}  {row['date']}",
+                  *([f"    taught by {row['taught_by']}"] if row["taught_by"] else [])]
     return "\n".join(lines) + "\n"
 
 
@@ -76,6 +79,7 @@ def as_table(rows: list[dict[str, Any]]) -> str:
     lines = ["| head | bar | published | figure | measured | floor | date |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         measured = "<br>".join(f"{name}: {cell(value)}" for name, value in row["measured"].items()) or "not trained yet"
+        measured += "" if row["weights"] else "<br>no weights ship"
         floor = "<br>".join(f"{name}: {cell(value)}" for name, value in row["floor"].items()) or "-"
         lines.append(f"| `{row['name']}`: {row['what']} | {row['bar']} | {row['published'] or '-'} | {row['metric']} | {measured} | {floor} | "
                      f"{row['date'] or '-'} |")

@@ -62,8 +62,9 @@ def evaluate_head(name: str, out: Path | None, **options: Any) -> dict[str, Any]
         raise InputError(f"{name} is part of the {head.weights} model; run `wetread evaluate {head.weights}`")
     asked = given(name, options, "size", HEAD_REFUSED)
     program = head.programs[1] if head.programs else "vision.evaluate_head"
-    if head.programs and asked.pop("base", None):
-        raise InputError(f"--base has no meaning for {name}; leave it out")
+    for option in ("base", "epochs", "workers") if head.programs else ():
+        if asked.pop(option, None):
+            raise InputError(f"--{option} has no meaning for {name}; leave it out")
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     figures: dict[str, Any] = import_module(program).main(name, out=out, report=reporter(), date=date, **asked)
     return figures

@@ -4,6 +4,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 LEAST = 1e-3                # of a signal: its logarithm is taken
+# the usual six directions, of unit length: the edges of a cube
+SIX = np.array([(1, 0, 1), (-1, 0, 1), (0, 1, 1), (0, 1, -1), (1, 1, 0), (-1, 1, 0)]) / np.sqrt(2)
 
 
 def design_of(gradients: NDArray[np.float64], b_s_mm2: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
-from data.diffusion import anisotropy, fit, signals_of
+from data.diffusion import SIX, anisotropy, fit, signals_of
 from data.errors import InputError, OutputError
 from data.images import read_nifti
 from data.labelled_pictures import read_rows
-from data.simulate.series_cases import SIX
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,13 @@ class ImageCase:
     category: int | None = None
     spacing_mm: tuple[float, float, float] = (5.0, 1.8, 1.8)
     truth: dict[str, Any] = field(default_factory=dict)
-    group: str = ""                     # site, or what else must not be split or mixed
+    site: str = ""                      # the hospital
+    group: str = ""                     # of near-duplicates
+
+    @property
+    def kept_whole(self) -> str:
+        """What no split may part: near-duplicates where a set says which they are, else the patient."""
+        return f"group {self.group}" if self.group else self.patient
 
 
 def own_cases(folder: Path, inputs: Sequence[str], outputs: Sequence[str], modality: str) -> list[ImageCase]:
@@ -100,7 +105,7 @@ def read_lgg_flair(folder: Path, complete: bool = False) -> list[ImageCase]:
             strips = np.stack([read_grey(archive.read(f"{int(row['row']):04d}.jpg")) for row in own])
             thirds = np.split(strips.astype(np.float32), 3, axis=2)
             mask = np.stack([masks[int(row["row"])] for row in own]).astype(np.uint8)
-            cases.append(ImageCase(patient, dict(zip(("T1", "FLAIR", "T1CE"), thirds, strict=True)), {"lesion": mask}, group=own[0]["site"]))
+            cases.append(ImageCase(patient, dict(zip(("T1", "FLAIR", "T1CE"), thirds, strict=True)), {"lesion": mask}, site=own[0]["site"]))
     return cases
 
 
@@ -157,7 +162,7 @@ def read_dipy(folder: Path) -> list[ImageCase]:
     if spec is None or not spec.submodule_search_locations:
         return []
     place = Path(spec.submodule_search_locations[0]) / "data" / "files"
-    series = np.asarray(nibabel.load(place / "small_64D.nii").dataobj, np.float32).transpose(3, 2, 1, 0)  # type: ignore[attr-defined]
+    series = np.asarray(nibabel.load(place / "small_64D.nii").dataobj, np.float32).transpose(3, 2, 1, 0)  # type: ignore[attr-defined]  # nibabel's own types miss it
     b, ways = np.loadtxt(place / "small_64D.bval"), np.nan_to_num(np.loadtxt(place / "small_64D.bvec"))
     fa, md = anisotropy(fit(series, ways, b))
     brain = (series[0] > 0.1 * np.quantile(series[0], 0.95)).astype(np.uint8)

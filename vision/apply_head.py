@@ -14,7 +14,7 @@ from data.errors import InputError
 from data.model_files import load_model
 from data.records import Volume
 from vision.heads import Head, head_named
-from vision.heads.channels import UNIT_NAMES, UNITS
+from vision.heads.channels import B_S_MM2, UNIT_NAMES, UNITS
 from vision.heads.examples import Example, make_example
 from vision.heads.explain import left_out, occlusion
 from vision.heads.infer import resample, uncertainty
@@ -26,6 +26,7 @@ COARSER_MAX = 4.0           # times the slice thickness taught: more is refused
 APART = 0.5                 # of the smallest side of a voxel: series further apart are not on one grid
 DECIDES = 0.05              # a fall of the probability below this is not worth pointing at
 EXPLAINED = ("category", "volumes")
+Grid = tuple[int, int, int]
 PLANES = ("axial", "oblique", "unknown", "")
 
 
@@ -71,8 +72,10 @@ class HeadModel:
         if head.task in ("volumes", "rebuild"):
             return self.without_images(dict(numbers or {}), explain)
         notes = check(head, channels, self.config)
+        if "DIFFUSION" in head.inputs:
+            notes.append(f"read as b0 and the usual six directions at b {B_S_MM2:.0f} s/mm2; the table of directions of the file is not read")
         first = channels[head.inputs[0]]
-        shape, taught = first.pixels.shape[-3:], self.grid(first)
+        shape, taught = grid_of(first), self.grid(first)
         pixels = {name: v.pixels if v.pixels.ndim == 4 else v.pixels[None] for name, v in channels.items()}
         moved = {name: resample(p, taught) for name, p in pixels.items()}
         spacing = tuple(s * a / b for s, a, b in zip(first.spacing_mm or (1.0, 1.0, 1.0), shape, taught, strict=True))
@@ -102,38 +105,38 @@ class HeadModel:
         case.channels |= {name: inside if inside.ndim == 3 else inside[0] for name in head.outputs if head.task == "image"}
         return make_example(head, case, "")
 
-    def grid(self, volume: Volume) -> tuple[int, int, int]:
+    def grid(self, volume: Volume) -> Grid:
         """Outlines are read at the spacing taught, thinner slices averaged to about that; images keep their own grid."""
-        shape, taught = volume.pixels.shape[-3:], self.config.get("spacing_mm")
+        shape, taught = grid_of(volume), self.config.get("spacing_mm")
         if self.head.task in ("image", "series") or volume.spacing_mm is None or not taught:
-            return shape  # type: ignore[return-value]
+            return shape
         thick, row, column = volume.spacing_mm
         slices = max(1, round(shape[0] * thick / taught[0])) if thick < 0.67 * taught[0] else shape[0]
         rows, columns = (max(16, round(n * own / t)) if abs(own / t - 1) > 0.08 else n for n, own,
                          t in zip(shape[1:], (row, column), taught[1:], strict=True))
         return slices, rows, columns
 
-    def heat(self, example: Example, shape: tuple[int, ...], notes: list[str]) -> dict[str, Floats]:
+    def heat(self, example: Example, shape: Grid, notes: list[str]) -> dict[str, Floats]:
         likeliest, fall = occlusion(lambda e: TASKS["category"].predict(self.head, self.net, e, self.device), example)
         name, most = self.head.outputs[likeliest], float(fall.max())
         notes.append(f"the probability of {name} falls by at most {most:.2f} where a part of the image is hidden"
                      + ("; no one place decides" if most < DECIDES else ""))
-        return {name: resample(fall[None], shape)[0]}  # type: ignore[arg-type]
+        return {name: resample(fall[None], shape)[0]}
 
-    def spread(self, example: Example, shape: tuple[int, ...], draws: int) -> dict[str, Floats]:
+    def spread(self, example: Example, shape: Grid, draws: int) -> dict[str, Floats]:
         if not draws or self.head.task not in ("outline", "image"):
             return {}
         finish = outline_finish(self.head) if self.head.task == "outline" else (lambda x: x)
         _, deviation = uncertainty(self.net, example["inputs"], self.net.config.stride, self.device, finish, draws)
-        back = resample(deviation, shape)  # type: ignore[arg-type]
+        back = resample(deviation, shape)
         return {name: back[k] * np.float32(unit_of(self.head, name, example)) for k, name in enumerate(self.head.outputs)}
 
-    def outlines(self, answer: Any, first: Volume, shape: tuple[int, ...], spread: dict[str, Floats], notes: list[str]) -> HeadAnswer:
+    def outlines(self, answer: Any, first: Volume, shape: Grid, spread: dict[str, Floats], notes: list[str]) -> HeadAnswer:
         head, spots = self.head, answer if isinstance(answer, Spots) else None
         if spots is not None:
-            found = resample(detected_mask(spots)[None].astype(np.float32), shape) > LIKELY  # type: ignore[arg-type]
+            found = resample(detected_mask(spots)[None].astype(np.float32), shape) > LIKELY
         else:
-            found = masks_of(head, resample(answer, shape))  # type: ignore[arg-type]
+            found = masks_of(head, resample(answer, shape))
         masks = {name: found[k].astype(np.uint8) for k, name in enumerate(head.outputs)}
         sure = spots.chance if spots is not None else None
         measures = [measure(name, mask, first.spacing_mm, float(sure.max()) if sure is not None and len(sure) else None) for name,
@@ -152,7 +155,7 @@ class HeadModel:
                     image in made.items()]
         return HeadAnswer(images=made, uncertainty=spread, measures=measures, notes=notes)
 
-    def networks(self, maps: Floats, example: Example, shape: tuple[int, ...], notes: list[str]) -> HeadAnswer:
+    def networks(self, maps: Floats, example: Example, shape: Grid, notes: list[str]) -> HeadAnswer:
         found = {}
         for k, values in enumerate(maps):
             image = np.zeros(shape, np.float32)
@@ -233,6 +236,12 @@ def check(head: Head, channels: Mapping[str, Volume], config: Mapping[str, Any])
         if taught and volume.spacing_mm and volume.spacing_mm[0] > 1.5 * taught[0]:
             notes.append(f"{name} has slices of {volume.spacing_mm[0]:.1f} mm, the head was taught {taught[0]:.1f} mm: what is small may be missed")
     return list(dict.fromkeys(notes))
+
+
+def grid_of(volume: Volume) -> Grid:
+    """(slices, rows, columns), of a series those of each of its volumes."""
+    slices, rows, columns = volume.pixels.shape[-3:]
+    return slices, rows, columns
 
 
 def apart_mm(volume: Volume, first: Volume) -> float:

@@ -26,6 +26,7 @@ FOLDED = ("lgg_flair", "phe_sich", "tumor4")    # real sets with enough patients
 SITES = ("DU", "HT")                            # of lgg_flair
 HIDDEN = ("validation", "label")
 Rows = list[Scores]
+Answer = Callable[[Example], Any]
 
 
 def main(name: str, data: Path | None = None, out: Path | None = None, size: int | None = None, seed: int = 0, device: str = "cpu",
@@ -61,11 +62,14 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
     answers = [task.predict(head, net, example, device) for example in test]
     rows = [task.score(head, answer, example) for answer, example in zip(answers, test, strict=True)]
     asked = "".join(f" --{word} {value}" for word, value in (("data", data), ("size", size), ("epochs", epochs), ("base", base)) if value)
+    made = json.loads((folder / "card.json").read_text())
     figures: dict[str, Any] = {"head": name, "date": date, "command": f"wetread evaluate {name}{asked}",
+                               "taught_by": made.get("command", ""), "taught_minutes": made["figures"]["minutes"],
                                "metric": head.metric, what: {"cases": len(test), "head": summary(head, rows), "floors": {}}}
+    floors: dict[str, Answer] = {}
     for title, floor in ((head.floor_name, head.floor), *head.also):
         if floor is not None:
-            answer = floor(head, known)
+            answer = floors[title] = floor(head, known)
             figures[what]["floors"][title] = summary(head, [task.score(head, answer(example), example) for example in test])
             report(1, 1, phase=f"floor: {title}")
     figures[what]["subgroups"] = subgroups(head, rows, test)
@@ -75,7 +79,7 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
         base = Path(base or folder)
         if not json.loads((base / "card.json").read_text())["recipe"].startswith("simulated"):
             raise InputError(f"{base} holds weights that were taught real images; give --base FOLDER with weights taught by simulation alone")
-        figures |= on_real(head, load_head(head, base, device), data, device, base, epochs, seed, known, report)
+        figures |= on_real(head, load_head(head, base, device), data, device, base, epochs, seed, floors.get(head.floor_name), report)
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -161,7 +165,7 @@ def subgroups(head: Head, rows: Rows, examples: Sequence[Example]) -> dict[str, 
 
 # ---------------------------------------------------------------- real images
 
-def on_real(head: Head, net: Any, data: Path, device: str, folder: Path, epochs: int | None, seed: int, known: Sequence[Example],
+def on_real(head: Head, net: Any, data: Path, device: str, folder: Path, epochs: int | None, seed: int, floor: Answer | None,
             report: Callable[..., None]) -> dict[str, Any]:
     cases = real_cases(head.real, data)
     if not cases:
@@ -170,17 +174,14 @@ def on_real(head: Head, net: Any, data: Path, device: str, folder: Path, epochs:
         whole = [c for c in cases if complete(c)]
         found = {f"real {head.real}, simulation only": on_made_flair(head, lambda i: net, whole, device, report)}
         if epochs:
-            examples = [make_example(head, c, c.patient) for c in whole]
-            nets = fold_nets(head, examples, [c.patient for c in whole], folder, epochs, seed, device, report)
+            examples = [make_example(head, c, c.kept_whole) for c in whole]
+            nets = fold_nets(head, examples, folder, epochs, seed, device, report)
             found[f"real {head.real}, {FOLDS} folds by patient"] = on_made_flair(head, lambda i: nets[i], whole, device, report)
         return found
     if head.name == "ad_volumes":
         return {"real oasis": on_oasis(head, net, cases, device)}
-    examples = [make_example(head, case, case.patient) for case in cases]
-    floors = {}
-    if head.floor is not None:
-        answer = head.floor(head, known)
-        floors = {head.floor_name: summary(head, [TASKS[head.task].score(head, answer(e), e) for e in examples])}
+    examples = [make_example(head, case, case.kept_whole) for case in cases]
+    floors = {head.floor_name: summary(head, [TASKS[head.task].score(head, floor(e), e) for e in examples])} if floor is not None else {}
     counts: list[Counts] = []
     rows = score_all(head, net, examples, device, report, counts)
     found = {f"real {head.real}, simulation only": {"cases": len(cases), "head": summary(head, rows), "floors": floors,
@@ -189,8 +190,7 @@ def on_real(head: Head, net: Any, data: Path, device: str, folder: Path, epochs:
         if head.real == "lgg_flair":
             found["real lgg_flair, taught sites DU and HT, tested on CS and FG"] = other_sites(head, examples, cases, folder, epochs, seed, device,
                                                                                                report)
-        found[f"real {head.real}, {FOLDS} folds by patient"] = five_folds(head, examples, [fold_group(head, c) for c in cases], folder, epochs, seed,
-                                                                         device, report)
+        found[f"real {head.real}, {FOLDS} folds by patient"] = five_folds(head, examples, folder, epochs, seed, device, report)
     return found
 
 
@@ -208,31 +208,30 @@ def score_all(head: Head, net: Any, examples: Sequence[Example], device: str, re
     return rows
 
 
-def fold_nets(head: Head, examples: list[Example], groups: list[str], folder: Path, epochs: int, seed: int, device: str,
+def fold_nets(head: Head, examples: list[Example], folder: Path, epochs: int, seed: int, device: str,
               report: Callable[..., None]) -> list[Any]:
     """For each example the net that was taught the other folds, started from the weights in `folder`; an eighth of those stops the training."""
     import tempfile
 
-    fold, nets = folds([f"{head.real}:{g}" for g in groups], FOLDS), []
+    fold, nets = folds_of(head, examples), []
     for k in range(FOLDS):
-        split = split_real(head, [e for e, f in zip(examples, fold, strict=True) if f != k], seed + k)
+        split = split_real([e for e, f in zip(examples, fold, strict=True) if f != k], seed + k)
         with tempfile.TemporaryDirectory() as place:
             train_head.main(head.name, out=Path(place), examples=split, epochs=epochs, seed=seed + k, device=device, base=folder, report=report)
             nets.append(load_head(head, Path(place), device))
     return [nets[f] for f in fold]
 
 
-def five_folds(head: Head, examples: list[Example], groups: list[str], folder: Path, epochs: int, seed: int, device: str,
-               report: Callable[..., None]) -> dict[str, Any]:
+def five_folds(head: Head, examples: list[Example], folder: Path, epochs: int, seed: int, device: str, report: Callable[..., None]) -> dict[str, Any]:
     """Each patient by a net that was taught the other folds, and by a floor that was."""
-    nets = fold_nets(head, examples, groups, folder, epochs, seed, device, report)
+    nets = fold_nets(head, examples, folder, epochs, seed, device, report)
     counts: list[Counts] = []
     rows = [score_all(head, net, [example], device, counts=counts)[0] for net, example in zip(nets, examples, strict=True)]
     found: dict[str, Any] = {"cases": len(examples), "epochs": epochs, "head": summary(head, rows)}
     if counts:
         found["calibration"] = calibration(head, counts)
     if head.floor is not None:
-        fold, answers = folds([f"{head.real}:{g}" for g in groups], FOLDS), []
+        fold, answers = folds_of(head, examples), []
         for k in range(FOLDS):
             answers.append(head.floor(head, [e for e, f in zip(examples, fold, strict=True) if f != k]))
         floor_rows = [TASKS[head.task].score(head, answers[f](e), e) for e, f in zip(examples, fold, strict=True)]
@@ -240,9 +239,8 @@ def five_folds(head: Head, examples: list[Example], groups: list[str], folder: P
     return found
 
 
-def fold_group(head: Head, case: ImageCase) -> str:
-    """What a fold must not split: near-duplicates, else a patient (the group of lgg_flair is the hospital)."""
-    return case.group if case.group and head.real != "lgg_flair" else case.patient
+def folds_of(head: Head, examples: Sequence[Example]) -> NDArray[np.int64]:
+    return folds([f"{head.real}:{e.facts['patient']}" for e in examples], FOLDS)
 
 
 def other_sites(head: Head, examples: list[Example], cases: Sequence[ImageCase], folder: Path, epochs: int, seed: int, device: str,
@@ -250,9 +248,9 @@ def other_sites(head: Head, examples: list[Example], cases: Sequence[ImageCase],
     """Patients of hospitals that the net was taught nothing of."""
     import tempfile
 
-    known = [e for e, c in zip(examples, cases, strict=True) if c.group in SITES]
-    other = [e for e, c in zip(examples, cases, strict=True) if c.group not in SITES]
-    split = split_real(head, known, seed)
+    known = [e for e, c in zip(examples, cases, strict=True) if c.site in SITES]
+    other = [e for e, c in zip(examples, cases, strict=True) if c.site not in SITES]
+    split = split_real(known, seed)
     with tempfile.TemporaryDirectory() as place:
         train_head.main(head.name, out=Path(place), examples=split, epochs=epochs, seed=seed, device=device, base=folder, report=report)
         taught = load_head(head, Path(place), device)
@@ -295,7 +293,7 @@ def on_oasis(head: Head, net: Any, cases: Sequence[ImageCase], device: str) -> d
 
     examples = [make_example(head, case, case.patient) for case in cases]
     truth = np.array([int(case.category or 0) for case in cases])
-    fold = folds([f"{head.real}:{case.patient}" for case in cases], FOLDS)
+    fold = folds_of(head, examples)
     own = np.zeros((len(cases), 2))
     for k in range(FOLDS):
         answer = volume_regression(head, [e for e, f in zip(examples, fold, strict=True) if f != k])
@@ -318,7 +316,7 @@ def card(head: Head, figures: dict[str, Any], folder: Path) -> str:
              f"- reads: {', '.join(head.inputs) or 'volumes, age, sex'}; answers: {', '.join(head.outputs)}",
              f"- network: {head.network}, {made['parameters']:,} weights; loss {head.loss}",
              f"- trained on: {made['recipe']}, {json.dumps(made['trained_on'])}, heads {made['heads simulated']}, "
-             f"seed {made['seed']}, {made['figures']['minutes']} minutes",
+             f"seed {made['seed']}, {made['figures']['minutes']} minutes, by `{made.get('command', '')}`",
              f"- bar: {head.bar}", f"- published: {head.published or 'no figure'}", f"- measured {figures['date']} by `{figures['command']}`", ""]
     for name, part in figures.items():
         if not isinstance(part, dict):

@@ -136,7 +136,9 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
         for waiting in coming.values():
             waiting.cancel()
     net.load_state_dict(best or net.state_dict())
-    return finish(head, net.eval().cpu(), run, out, examples, seed, data, base) if rank == 0 else {}
+    asked = (("data", data), ("size", size), ("epochs", epochs), ("minutes", minutes), ("base", base), ("seed", seed))
+    command = f"wetread train {name}" + "".join(f" --{word} {value}" for word, value in asked if value) + " --real" * real + " --frozen" * frozen
+    return finish(head, net.eval().cpu(), run, out, examples, seed, data, base, command) if rank == 0 else {}
 
 
 # ---------------------------------------------------------------- a step
@@ -246,13 +248,14 @@ def gather_real(head: Head, data: Path | None, seed: int) -> dict[str, list[Exam
     if len(cases) < 8:
         raise InputError(f"{head.name} has no public set of real images under {data}; "
                          + (f"put {head.real} there" if head.real else "put your own patients into DATA/own and leave --real out"))
-    return split_real(head, [make_example(head, case, case.patient) for case in cases], seed)
+    return split_real([make_example(head, case, case.kept_whole) for case in cases], seed)
 
 
-def split_real(head: Head, examples: Sequence[Example], seed: int) -> dict[str, list[Example]]:
-    """An eighth for validation, drawn by `seed`."""
-    order, part = np.random.default_rng(seed).permutation(len(examples)), max(1, len(examples) // 8)
-    return {"validation": [examples[i] for i in order[:part]], "train": [examples[i] for i in order[part:]]}
+def split_real(examples: Sequence[Example], seed: int) -> dict[str, list[Example]]:
+    """An eighth of the patients for validation, drawn by `seed`."""
+    patients = sorted({e.facts["patient"] for e in examples})
+    held = set(np.random.default_rng(seed).permutation(patients)[:max(1, len(patients) // 8)].tolist())
+    return {"validation": [e for e in examples if e.facts["patient"] in held], "train": [e for e in examples if e.facts["patient"] not in held]}
 
 
 def split_own(head: Head, cases: Sequence[Any]) -> dict[str, list[Example]]:
@@ -300,7 +303,7 @@ def start_from(net: nn.Module, folder: Path, frozen: bool) -> None:
 
 
 def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, list[Example]], seed: int, data: Path | None,
-           base: Path | None) -> dict[str, Any]:
+           base: Path | None, command: str) -> dict[str, Any]:
     """Write the weights (large kernels as int8, the rest as float16), the card and the loss plot; the checkpoint goes."""
     from vision.head_pictures import plot_history
 
@@ -316,7 +319,7 @@ def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, 
             "trained_on": {split: len(rows) for split, rows in examples.items() if split != "test"},
             "heads simulated": None if real else "SynthSeg label maps (BBillot/SynthSeg, Apache-2.0)" if data else "MNI152 (nilearn)",
             "started from": str(base) if base else "nothing", "seed": seed, "parameters": sum(p.numel() for p in net.parameters()),
-            "figures": figures}
+            "command": command, "figures": figures}
     try:
         save_model(out, tensors, config, card)
         plot_history(run.history, out / "training.png")
@@ -328,6 +331,11 @@ def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, 
 
 def load_head(head: Head, folder: Path | None = None, device: str = "cpu") -> nn.Module:
     """The trained net of a row, to answer with: its norms are folded in. Raises ModelError when the folder is missing, altered or of another head."""
+    return fused(trained(head, folder)).to(device)
+
+
+def trained(head: Head, folder: Path | None = None) -> nn.Module:
+    """The net as it was taught, norms and all."""
     from data.errors import ModelError
 
     folder = Path(folder or head.folder)
@@ -337,7 +345,7 @@ def load_head(head: Head, folder: Path | None = None, device: str = "cpu") -> nn
     if config.get("head") != head.name or {k: rows(v).shape for k, v in state.items()} != {k: rows(v).shape for k, v in own.items()}:
         raise ModelError(f"{folder} holds no weights of {head.name} as it is now; train it with `wetread train {head.name}`")
     net.load_state_dict({k: torch.from_numpy(v.reshape(own[k].shape)) for k, v in state.items()}, strict=False)
-    return fused(net.eval()).to(device)
+    return net.eval()
 
 
 def rows(values: NDArray[Any]) -> NDArray[Any]:

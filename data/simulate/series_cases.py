@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from data.diffusion import SIX
 from data.errors import SimulatorError
 from data.simulate.anatomy import BRAIN, FAT, GREYS, MARROW, STRUCTURE_OF, WHITE
 from data.simulate.build import finish, grow_old, start
@@ -14,8 +15,6 @@ from data.simulate.tissue import Tissues
 from data.simulate.white_matter import small_vessel
 
 # ---------------------------------------------------------------- diffusion
-
-SIX = np.array([(1, 0, 1), (-1, 0, 1), (0, 1, 1), (0, 1, -1), (1, 1, 0), (-1, 1, 0)]) / np.sqrt(2)
 
 
 def directions(count: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from api import bench_heads
-from api.bench_heads import as_table, inference, training, whole
+from api.bench_heads import as_table, inference, net_of, training, whole
+from vision.heads import HEADS
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +19,15 @@ def test_both_inferers_give_one_answer_where_a_plane_fits_a_window_and_nearly_on
     pytest.importorskip("monai", reason="monai is not installed: pip install monai")
     assert inference("flair_lesions", None, (3, 48, 48), 48, 1)["answers_apart"] < 1e-5
     assert inference("flair_lesions", None, (1, 96, 96), 48, 1)["answers_apart"] < 0.2
+
+
+def test_weights_are_timed_as_they_are_stored():
+    """The shipped ones, which are packed: both inferers give their answer."""
+    pytest.importorskip("monai", reason="monai is not installed: pip install monai")
+    head = HEADS["flair_lesions"]
+    assert inference("flair_lesions", head.folder, (3, 48, 48), 48, 1)["answers_apart"] < 1e-4
+    shipped, random = (net_of("flair_lesions", folder).state_dict()["answer.weight"] for folder in (head.folder, None))
+    assert not torch.allclose(shipped, random)
 
 
 def test_the_table_has_all_that_the_issue_asks_for():

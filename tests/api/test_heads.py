@@ -14,7 +14,7 @@ from pydicom import dcmread
 from typer.testing import CliRunner
 
 from api.cli import app
-from api.heads import as_table, list_heads, patients, run_head
+from api.heads import as_lines, as_table, list_heads, patients, run_head
 from api.training import evaluate_model, train_model
 from data.errors import InputError, ModelError
 from data.head_images import write_nifti
@@ -243,3 +243,18 @@ def test_rows_of_the_head_ct_model_point_to_its_own_programs(tmp_path):
     with pytest.raises(InputError, match="no meaning"):
         evaluate_model("triage", None, authors="a")
     assert evaluate_model("triage", tmp_path, size=5)["date"]
+
+
+def test_weights_ship_only_where_a_row_beats_its_floor_and_the_list_says_where_none_do():
+    rows = {row["name"]: row for row in list_heads()}
+    for name, row in rows.items():
+        head = HEADS[name]
+        if head.programs or not row["weights"]:
+            continue
+        part = json.loads((head.folder / "figures.json").read_text())["simulated"]
+        own, floor = part["head"][head.metric][0], part["floors"][head.floor_name][head.metric][0]
+        assert own < floor if head.better == "lower" else own > floor, name
+        assert json.loads((head.folder / "card.json").read_text())["command"].startswith(f"wetread train {name} "), name
+    bare = {name for name, row in rows.items() if not row["weights"]}
+    assert bare == {row.split("`")[1] for row in as_table(list(rows.values())).splitlines() if "no weights ship" in row}
+    assert as_lines(list(rows.values())).count("no weights ship") == len(bare)

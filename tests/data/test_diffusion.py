@@ -4,9 +4,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-from data.diffusion import anisotropy, fit, signals_of
+from data.diffusion import SIX, anisotropy, fit, signals_of
 from data.head_images import read_dipy
-from data.simulate.series_cases import SIX
 
 B = np.r_[0.0, np.full(6, 1000.0)]
 WAYS = np.concatenate([np.zeros((1, 3)), SIX])
@@ -34,7 +33,7 @@ def test_anisotropy_is_that_of_the_eigenvalues_whichever_way_they_lie():
     np.testing.assert_allclose(md, [0.8, 0.7333, 0.3333], atol=2e-3)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("dipy") is None, reason="dipy is not installed: no real diffusion crop")
+@pytest.mark.skipif(importlib.util.find_spec("dipy") is None, reason="dipy ships the crop: pip install --no-deps dipy==1.12.1")
 def test_the_real_crop_comes_as_cases_of_six_directions_and_the_truth_of_all():
     cases = read_dipy(None)
     assert len(cases) == 8 and cases[0].channels["DIFFUSION"].shape == (7, 10, 10, 10)

@@ -94,6 +94,8 @@ def test_values_are_left_out_one_by_one_and_the_one_that_decides_comes_first():
     likeliest, falls = left_out(answer, {"age_years": 80, "sex": "F", "volumes_ml": {"hippocampus": 4.0, "brain": 1000.0}})
     assert likeliest == 1 and next(iter(falls)) == "hippocampus" and falls["hippocampus"] > 0.1
     assert set(falls) == {"hippocampus", "age_years", "sex", "brain"} and falls["brain"] == 0
+    sides = {"hippocampus right": 2.0, "hippocampus left": 2.0, "brain": 1000.0}
+    assert left_out(answer, {"age_years": 80, "sex": "F", "volumes_ml": sides})[1]["hippocampus"] == falls["hippocampus"] > 0
     assert left_out(answer, {"volumes_ml": {"hippocampus": 4.0}})[1] == {}
     rows = model("ad_volumes").apply({}, {"age_years": 80, "sex": "F"}, explain=True).measures
     assert {row["left_out"] for row in rows if "left_out" in row} == {"age_years", "sex"}

@@ -5,8 +5,9 @@ import torch
 
 from data.model_files import MODELS, to_int8
 from data.simulate.recipes import RECIPES
-from tests.vision.heads_material import tiny_examples
-from vision.heads import HEADS
+from tests.vision.heads_material import tiny_case, tiny_examples
+from vision.heads import HEADS, tasks
+from vision.heads.examples import make_example
 from vision.heads.infer import planes
 from vision.heads.tasks import TASKS
 from vision.heads.two_stage import candidates, patches
@@ -99,3 +100,28 @@ def test_a_small_crop_is_read_as_part_of_a_head_and_comes_back_at_its_own_size()
     large = np.random.default_rng(0).normal(size=(1, 2, 64, 80)).astype(np.float32)
     np.testing.assert_array_equal(planes(Same(), large, 16), large)
     assert seen[1].shape[-2:] == (64, 80)
+
+
+def test_what_a_classifiers_last_layer_learns_from_is_bounded(monkeypatch):
+    """Of single pictures a batch holds many: neither more than VIEWS of each nor more than VIEWED of all are answered, but for the last batch."""
+    head = HEADS["tumour_type"]
+    net = TASKS["category"].build(head)
+    examples = tiny_examples(head, 6)
+    for example in examples:
+        example.arrays = {name: values[:, :1] for name, values in example.arrays.items()}
+    monkeypatch.setattr(tasks, "SLICES", 2)
+    pool = TASKS["category"].second.pool(head, net, examples, "cpu", 0)
+    assert tasks.VIEWS * 6 <= len(pool["labels"]) < tasks.VIEWS * 6 + 8 and pool["answers"].shape[1] == len(head.outputs) + 3 * tasks.TISSUES
+    monkeypatch.setattr(tasks, "VIEWED", 10)
+    assert len(TASKS["category"].second.pool(head, net, examples, "cpu", 0)["labels"]) == 16
+
+
+def test_every_slice_of_a_thin_volume_is_seen():
+    """24 slices are read in two sets of 16; before, the sets left a third unseen."""
+    head, seen = HEADS["ct_classes"], []
+    net = TASKS["category"].build(head).eval()
+    example = make_example(head, tiny_case(head, 0, slices=24), "a")
+    example.arrays["inputs"] = np.broadcast_to(np.arange(24, dtype=np.float32)[None, :, None, None], example["inputs"].shape).copy()
+    net.register_forward_pre_hook(lambda module, given: seen.extend(given[0][0, :, 0, 0, 0].tolist()))
+    TASKS["category"].predict(head, net, example, "cpu")
+    assert set(seen) == set(range(24))

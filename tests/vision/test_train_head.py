@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from data.errors import ImageError, InputError, ModelError, OutputError
-from data.head_images import write_nifti
+from data.head_images import ImageCase, write_nifti
 from data.model_files import load_model, save_model
 from tests.vision.heads_material import tiny_examples
 from vision import train_head
@@ -372,3 +372,13 @@ def test_a_classifier_takes_the_whole_net_that_knows_the_tissue(tmp_path, monkey
     old, new = load_model(tmp_path / "base")[1], load_model(tmp_path / "new")[1]
     for name in ("down.stem.0.0.weight", "up.0.0.0.weight", "last.0.weight"):
         np.testing.assert_array_equal(new["unet." + name], old[name])
+
+
+def test_near_duplicates_are_never_parted():
+    examples = [Example({}, {"patient": case.kept_whole}) for case in
+                [ImageCase(f"picture{i}", {}, group=str(i // 4)) for i in range(64)] + [ImageCase("alone", {}, site="CS")]]
+    assert examples[-1].facts["patient"] == "alone"
+    for seed in range(5):
+        split = train_head.split_real(examples, seed)
+        sides = [{e.facts["patient"] for e in split[name]} for name in ("train", "validation")]
+        assert not sides[0] & sides[1] and len(sides[1]) == 2 and sum(map(len, split.values())) == 65

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from data.diffusion import anisotropy, fit
+from data.diffusion import SIX, anisotropy, fit
 from data.errors import InputError
-from data.simulate.series_cases import SIX
 
 Floats = NDArray[np.float32]
 

@@ -21,7 +21,7 @@ class Clinical(nn.Module):
         self.net = nn.Sequential(nn.Linear(2 * len(VALUES), width), nn.GELU(), nn.Dropout(0.2), nn.Linear(width, width), nn.GELU(), nn.Dropout(0.2),
                                  nn.Linear(width, outputs))
         self.straight = nn.Linear(2 * len(VALUES), outputs)     # a logistic regression; the network learns what it cannot say
-        nn.init.zeros_(self.net[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.net[-1].weight)  # type: ignore[arg-type]  # a Sequential holds Modules
 
     def forward(self, values: Tensor) -> Tensor:                # (B, 2 len(VALUES)) -> (B, outputs) logits
         return self.straight(values) + self.net(values)

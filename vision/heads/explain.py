@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from vision.heads.clinical import VALUES
+from vision.heads.clinical import VALUES, with_shares
 from vision.heads.examples import Example
 from vision.heads.infer import resample
 
@@ -62,7 +62,7 @@ def boxes(head: NDArray[np.bool_]) -> Iterator[Box]:
     for shift in (0, 1):
         begins = [range(low - shift * (step // 2), high, step) for low, high, step in sides]
         for corner in product(*begins):
-            yield tuple(slice(max(0, at), at + step) for at, (_, _, step) in zip(corner, sides, strict=True))  # type: ignore[misc]
+            yield tuple(slice(max(0, at), at + step) for at, (_, _, step) in zip(corner, sides, strict=True))  # type: ignore[misc]  # of three
 
 
 def soft_box(shape: tuple[int, ...], box: Box) -> Floats:
@@ -80,8 +80,10 @@ def left_out(answer: Callable[[dict[str, Any]], Floats], numbers: Mapping[str, A
     before = answer(dict(numbers))
     likeliest, falls = int(before.argmax()), {}
     volumes = dict(numbers.get("volumes_ml") or {})
-    given = [name for name, _, _ in VALUES if name in volumes or numbers.get(name) not in (None, "")]
+    known = with_shares(volumes)            # both hippocampi are one value; a share goes with its volume
+    given = [name for name, _, _ in VALUES if not name.endswith(" share") and (name in known or numbers.get(name) not in (None, ""))]
     for name in given if len(given) > 1 else ():
-        rest = {k: v for k, v in numbers.items() if k != name} | {"volumes_ml": {k: v for k, v in volumes.items() if k != name}}
+        kept = {k: v for k, v in volumes.items() if k.removesuffix(" right").removesuffix(" left") != name}
+        rest = {k: v for k, v in numbers.items() if k != name} | {"volumes_ml": kept}
         falls[name] = round(float(before[likeliest] - answer(rest)[likeliest]), 3)
     return likeliest, dict(sorted(falls.items(), key=lambda row: -abs(row[1])))

@@ -31,7 +31,7 @@ SLICES = 16                 # of a volume that a classifier sees at once
 NUMBERS = 0.5               # weight of the volumes that a classifier is taught beside its classes
 TISSUES = len(STRUCTURES) + 1   # kinds of tissue that it tells apart: background, structures, lesion
 JUDGED = 40                 # cases whose candidates the judge of a detector learns from
-VIEWS = 4                   # of each case that its last layer learns from
+VIEWS, VIEWED = 4, 2000     # of each case, and of all, that the last layer of a classifier learns from
 TAUGHT_SLICES = 4           # of a volume in a training step
 MEASURED = 0.25             # spread of the error, in usual spreads, that is added to a patient's values in training
 CLASS_SIZE = 128            # points a side that a classifier sees of a slice: all of it
@@ -431,7 +431,7 @@ def answers_of(head: Head, net: nn.Module, examples: Sequence[Example], device: 
     assert isinstance(net, SliceAttention)
     net.eval()
     rng, found = np.random.default_rng([seed, 1]), []
-    for _ in range(-(-VIEWS * len(examples) // 4)):
+    while sum(len(labels) for _, labels in found) < min(VIEWS * len(examples), VIEWED):
         batch = draw_category(head, examples, rng, 4, SLICES)
         with torch.inference_mode():
             seen = net.see(batch["image"].to(device))
@@ -451,8 +451,8 @@ def loss_answers(net: nn.Module, batch: Batch) -> Tensor:
 
 
 def predict_category(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
-    """The mean over mirrored and over interleaved sets of slices, so that all of a volume is seen."""
-    sets = max(1, min(4, example["inputs"].shape[1] // SLICES))
+    """The mean over mirrored and over interleaved sets of slices, so that all of a volume is seen (of more than 64 slices, 64)."""
+    sets = min(4, -(-example["inputs"].shape[1] // SLICES))
     found = []
     with torch.inference_mode():
         for part in (np.arange(sets) + 0.5) / sets:

@@ -124,7 +124,7 @@ def fused(net: nn.Module) -> nn.Module:
                 if isinstance(module[i], CONVOLUTIONS) and isinstance(module[i + 1], NORMS):
                     module[i], module[i + 1] = fuse_conv_bn_eval(module[i], module[i + 1]), nn.Identity()
         elif isinstance(module, Residual):
-            module.second, module.norm = fuse_conv_bn_eval(module.second, module.norm), nn.Identity()  # type: ignore[assignment]
+            module.second, module.norm = fuse_conv_bn_eval(module.second, module.norm), nn.Identity()  # type: ignore[assignment]  # the norm goes
     return net
 
 
