@@ -172,6 +172,7 @@ class Store:
         self._work_count = 0
         self._probing, self._probed = threading.Lock(), -PROBE_S
         self._found: StoreError | None = None       # by the last probe
+        self._doubted = threading.Event()           # something was refused since
 
     @classmethod
     def open(cls, url: str, home: Path | str, *, upgrade: bool = True) -> "Store":
@@ -224,11 +225,15 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Tx]:
         """Commit all or nothing; waiting workers are woken after the commit."""
-        with in_words(), self.engine.connect() as plain:
-            connection = plain.execution_options(wetread_write=True)
-            with self.turn(self.gives_way_s), connection.begin():
-                tx = Tx(connection)
-                yield tx
+        try:
+            with in_words(), self.engine.connect() as plain:
+                connection = plain.execution_options(wetread_write=True)
+                with self.turn(self.gives_way_s), connection.begin():
+                    tx = Tx(connection)
+                    yield tx
+        except StoreError:
+            self.doubt()
+            raise
         if tx.enqueued:
             self.wake()
 
@@ -423,10 +428,11 @@ class Store:
     def require_writable(self) -> None:
         """Raise StoreError when a message could not be kept now: HOME and the folder of the SQLite file take a small file, PostgreSQL takes rows.
 
-        Tried at most every second, however often it is asked.
+        Tried at most every second, however often it is asked, and at once when something was refused since.
         """
         with self._probing:
-            if time.monotonic() - self._probed > PROBE_S:
+            if self._doubted.is_set() or time.monotonic() - self._probed > PROBE_S:
+                self._doubted.clear()
                 self._found = None
                 try:
                     self._probe()
@@ -435,6 +441,10 @@ class Store:
                 self._probed = time.monotonic()
         if self._found is not None:
             raise self._found
+
+    def doubt(self) -> None:
+        """Something could not be kept: what the last probe found holds no longer."""
+        self._doubted.set()
 
     def _probe(self) -> None:
         folders = {self.home, *([Path(self.engine.url.database).parent] if is_sqlite(self.engine.url) and self.engine.url.database else [])}
@@ -623,7 +633,10 @@ class MessageWriter:
                     break
             ending = None in given
             if items := [item for some in given for item in some or ()]:
-                answer(items, self._keep(items))
+                results = self._keep(items)
+                if any(isinstance(result, StoreError) for result in results):
+                    self._store.doubt()
+                answer(items, results)
 
     def _next(self) -> list[Item] | None:
         """What comes next; a feed that pauses for longer than LINGER_S is no longer under way."""

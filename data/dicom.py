@@ -105,8 +105,8 @@ def read_study(paths: Iterable[Path] | Path) -> Study:
                 raise SeriesError(f"with the series before it these are more than {MAX_STUDY_PIXELS} pixels; send fewer series")
             volumes += read_series(headers, skipped)
             held += pixels_of(headers)
-        except (SeriesError, ImageError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as problem:
-            # pydicom gives each value as its VR says, which is the sender's to choose
+        except (SeriesError, ImageError, ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as problem:
+            # pydicom gives each value as its VR says, which is the sender's to choose and may be none
             error = problem if isinstance(problem, SeriesError | ImageError) else ImageError(
                 f"an attribute has a value of another kind than it should ({type(problem).__name__}); have the images exported again")
             failures.append(error)

@@ -8,7 +8,7 @@ from pathlib import Path
 from api.store import disk_error, sync_folder
 from api.workflow import Desk
 from data.dicom import instance_header
-from data.errors import ImageError
+from data.errors import ImageError, StoreError
 
 MAX_BYTES = 512 * 2**20
 DURABLE: set[Path] = set()     # folders whose own names this process has synced
@@ -42,7 +42,11 @@ def keep_instance(desk: Desk, data: bytes, source: str, prior: bool = False) -> 
         write_durably(desk.settings.home, Path("refused") / f"{digest}.dcm", data)
         raise
     path = Path("dicom") / digest[:2] / f"{digest}.dcm"
-    write_durably(desk.settings.home, path, data)
+    try:
+        write_durably(desk.settings.home, path, data)
+    except StoreError:
+        desk.store.doubt()
+        raise
     new = desk.instance_kept({**header, "sha256": digest, "path": str(path), "source": source, "prior": prior})
     return Kept(header["StudyInstanceUID"], header["SeriesInstanceUID"], header["SOPInstanceUID"], header["SOPClassUID"], digest, new)
 
