@@ -6,6 +6,7 @@ import mmap
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames, get_frame
@@ -177,6 +178,17 @@ def check_pixels(image: Dataset, frame: int | None = None, max_bytes: int = MAX_
         found = stream_size(stream)
         if found is not None and found != (rows, columns):
             raise ImageError(f"a compressed frame is {found[0]}x{found[1]}, Rows and Columns say {rows}x{columns}; send the image again")
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """Around a decoder: a panic of one written in Rust is no Exception, and would end the thread that it happens in."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":
+            raise
+        raise RuntimeError("the decoder panicked") from None
 
 
 def positive(image: Dataset, name: str, most: int, absent: int | None = None) -> int:

@@ -16,7 +16,7 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from data.dicom_limits import check_pixels, positive
+from data.dicom_limits import check_pixels, panics_as_errors, positive
 from data.errors import ImageError, InputError, NotFound, WetreadError
 
 BULK_BYTES = 1024           # longer binary values are given by reference
@@ -53,7 +53,7 @@ def whole(path: Path, syntax: str) -> bytes:
     image = dcmread(io.BytesIO(data))
     try:
         check_pixels(image, max_bytes=WHOLE_MAX_BYTES)
-        with DECODING:
+        with DECODING, panics_as_errors():
             image.decompress()
     except ImageError:
         raise
@@ -147,7 +147,7 @@ def native(image: FileDataset, number: int, count: int) -> bytes:
 def decoded(image: FileDataset, number: int) -> NDArray[Any]:
     check_pixels(image, number - 1, FRAME_MAX_BYTES)
     try:
-        with DECODING:
+        with DECODING, panics_as_errors():
             found = pixel_array(image, index=number - 1, raw=True)
             return found.astype(found.dtype.newbyteorder("<"), copy=False)
     except Exception as error:
@@ -164,7 +164,9 @@ def rendered(path: Path, number: int, kind: str, window: tuple[float, float] | N
     body = io.BytesIO()
     with DECODING:
         try:
-            picture = Image.fromarray(shown(image, pixel_array(image, index=number - 1), window))
+            with panics_as_errors():
+                pixels = pixel_array(image, index=number - 1)
+            picture = Image.fromarray(shown(image, pixels, window))
         except Exception as error:      # of the decoder, or of a window or table that is none
             raise ImageError(f"the frame cannot be shown ({type(error).__name__})") from None
         picture.thumbnail((size, size))
