@@ -52,8 +52,8 @@ class HeadModel:
         head = head_named(name)
         if head.task == "program":
             raise InputError(f"{name} is answered by `wetread draft`, not by a head of its own")
-        folder = Path(folder or head.folder)
-        return cls(head, load_head(head, folder, device), load_model(folder)[0], device)
+        net = load_head(head, folder, device)
+        return cls(head, net, load_model(Path(folder or head.folder))[0], device)
 
     def apply(self, channels: Mapping[str, Volume], numbers: Mapping[str, Any] | None = None, draws: int = 0,
               explain: bool = False) -> HeadAnswer:
