@@ -161,7 +161,7 @@ class HeadModel:
             image = np.zeros(shape, np.float32)
             image[np.asarray(example["brain"]) > 0] = values
             found[f"network_{k + 1:02d}"] = image
-        return HeadAnswer(images=found, measures=[{"output": "networks", "count": len(maps), "unit": "correlation"}], notes=notes)
+        return HeadAnswer(images=found, measures=[{"output": "networks", "count": len(maps), "unit": "of the strongest point"}], notes=notes)
 
     def without_images(self, numbers: dict[str, Any], explain: bool = False) -> HeadAnswer:
         head = self.head
