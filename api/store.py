@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,20 @@ class Job:
     finished: bool = False      # set when its effect was committed
 
 
+def insertion(dialect: str, table: str) -> Any:
+    return (sqlite if dialect == "sqlite" else postgresql).insert(TABLES[table])
+
+
+@cache
+def enqueuing(dialect: str, rearm: bool) -> Any:
+    """Made once: making it takes longer than the store does."""
+    insert = insertion(dialect, "jobs")
+    if not rearm:
+        return insert.on_conflict_do_nothing()
+    fresh = {name: insert.excluded[name] for name in ("payload", "state", "not_before", "updated")}
+    return insert.on_conflict_do_update(index_elements=["key"], set_={**fresh, "tries": 0, "lost": 0, "reason": ""})
+
+
 class Tx:
     """One transaction; tables by name, rows as dicts, equality (or a list: any of them) as the only condition."""
 
@@ -121,8 +136,7 @@ class Tx:
         return self.connection.execute(insert).first() is not None
 
     def insertion(self, table: str) -> Any:
-        dialect = sqlite if self.connection.dialect.name == "sqlite" else postgresql
-        return dialect.insert(TABLES[table])
+        return insertion(self.connection.dialect.name, table)
 
     def change(self, table: str, where: dict[str, Any], **values: Any) -> int:
         """Update the rows that match, return how many."""
@@ -134,11 +148,8 @@ class Tx:
 
     def enqueue(self, kind: str, key: str, payload: dict[str, Any], not_before: str = "", rearm: bool = False) -> None:
         """Ask for work once by its key; `rearm` starts it anew, also when it is done, dead or under way."""
-        values = {"kind": kind, "key": key, "payload": payload, "state": "queued", "not_before": not_before or now(), "updated": now()}
-        insert = self.insertion("jobs").values(values)
-        fresh = {name: values[name] for name in ("payload", "state", "not_before", "updated")}
-        self.connection.execute(insert.on_conflict_do_update(index_elements=["key"], set_={**fresh, "tries": 0, "lost": 0, "reason": ""})
-                                if rearm else insert.on_conflict_do_nothing())
+        self.connection.execute(enqueuing(self.connection.dialect.name, rearm), {
+            "kind": kind, "key": key, "payload": payload, "state": "queued", "not_before": not_before or now(), "updated": now()})
         self.enqueued = True
 
     def rouse(self, kind: str, key: str, payload: dict[str, Any], at_once: bool = True) -> None:
