@@ -85,7 +85,7 @@ class OrderSteps:
             state = "cancelled" if said(known, "cancelled", False) else "new"
             new = tx.add("orders", id=id, key=key, state=state, version=1, sender=sender, event_time=when, event_rank=RANKS[order.control],
                          event_number=message, urgency=urgency(placed), created=now(), updated=now(), known=known,
-                         held=said(known, "held", False), performed=said(known, "progress", ""), **searchable(placed))
+                         held=state == "new" and said(known, "held", False), performed=said(known, "progress", ""), **searchable(placed))
             if new:
                 if state == "new":
                     tx.enqueue("suggest", f"suggest:{id}:1", {"order_id": id, "order_version": 1})
@@ -393,7 +393,7 @@ def settle(tx: Tx, row: dict[str, Any], known: Known, own: bool = False) -> None
         if state == "new":      # what was suggested or decided was for another question; it stays in the history
             values |= {"suggestion": None, "decision": None, "reason": ""}
             tx.enqueue("suggest", f"suggest:{row['id']}:{row['version'] + 1}", {"order_id": row["id"], "order_version": row["version"] + 1})
-    tx.change("orders", {"id": row["id"]}, updated=now(), known=known, held=said(known, "held", False),
+    tx.change("orders", {"id": row["id"]}, updated=now(), known=known, held=state != "cancelled" and said(known, "held", False),
               performed=performed, **values, **searchable(after))
     link_studies(tx, row["id"], after)
 

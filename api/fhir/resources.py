@@ -92,7 +92,7 @@ def service_request(row: dict[str, Any], book: Book) -> Resource:
     return without_empty({
         "resourceType": "ServiceRequest", "id": row["id"], "meta": meta(row["version"], row["updated"]), "contained": [patient(order["patient"])],
         "identifier": [*numbers, {"system": "urn:dicom:uid", "value": f"urn:oid:{uid}" if uid else ""} if uid else {}],
-        "status": "revoked" if row["state"] == "cancelled" else "active", "intent": "order",
+        "status": "revoked" if row["state"] == "cancelled" else "on-hold" if row["held"] else "active", "intent": "order",
         "category": [{"coding": [{"system": SNOMED, "code": "363679005", "display": "Imaging"}]}],
         "priority": PRIORITY[order["priority"]],
         "code": {"coding": [{"code": code, "display": order["ordered_exam"]}] if code and " " not in code else [], "text": order["ordered_exam"]},

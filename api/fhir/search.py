@@ -26,8 +26,9 @@ PARAMETERS: dict[str, dict[str, tuple[str, str]]] = {
                     "derived-from": ("study.reference:ImagingStudy", "id"), "_lastUpdated": ("time", "updated")},
     "Provenance": {"target": ("target", "")},
 }
+OPEN = ("new", "suggested", "no-suggestion", "accepted", "changed", "rejected")
 STATES: dict[str, dict[str, tuple[str, ...]]] = {
-    "ServiceRequest": {"active": ("new", "suggested", "no-suggestion", "accepted", "changed", "rejected"), "revoked": ("cancelled",)},
+    "ServiceRequest": {"active": OPEN, "on-hold": OPEN, "revoked": ("cancelled",)},
     "Task": {"requested": ("new",), "ready": ("suggested", "no-suggestion"), "completed": ("accepted", "changed"), "rejected": ("rejected",),
              "cancelled": ("cancelled",)},
     "DiagnosticReport": {"registered": ("draft",), "preliminary": ("preliminary",), "final": ("final",), "amended": ("amended",),
@@ -88,6 +89,12 @@ def condition(query: Query, kind: str, how: str, column: str, name: str, value: 
         asked = {code for _, code in tokens(value)}
         query.statuses |= asked
         narrow(place, column, sorted({state for code in asked for state in STATES[kind].get(code, ())}))
+        if kind == "ServiceRequest" and "on-hold" not in asked:
+            narrow(query.equal, "held", [False])        # type: ignore[list-item]
+        elif kind == "ServiceRequest" and "active" not in asked:
+            if "revoked" in asked:              # which is never on hold
+                raise InputError(f"{name} can name on-hold alone, or beside active; ask for revoked by itself")
+            narrow(query.equal, "held", [True])         # type: ignore[list-item]
     elif how == "time":
         query.ranges += time_ranges(column, name, value)
     elif how == "date":

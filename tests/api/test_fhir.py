@@ -11,7 +11,7 @@ from api.fhir.orders import order_from
 from api.fhir.resources import names
 from api.settings import Settings
 from api.store import Store
-from data.records import Finding, ImageEvidence
+from data.records import Finding, ImageEvidence, Order
 from tests.api.fhir_samples import PATIENT, errors_of, node_errors, observation, service_request
 from tests.api.web import HERE, OneFinding, TextDesk, WordSuggester, audited, work
 
@@ -250,6 +250,27 @@ def test_pages_hold_every_order_once_also_when_more_come_meanwhile(client):
 def test_orders_are_found_by(client, query, expected):
     sent(client, number="A1", patient="M1"), sent(client, number="A2", patient="M2"), sent(client, number="A3", patient="M1", status="revoked")
     assert " ".join(row["identifier"][0]["value"] for row in resources(client, f"{ORDERS}?{query}")) == expected
+
+
+def test_an_order_that_its_sender_holds_is_on_hold_until_it_is_released_or_cancelled(client, desk):
+    held, other = (desk.add_order(Order(text="fall ?bleed", placer_number=number)) for number in ("A1", "A2"))
+
+    def event(control):
+        assert desk.add_order(Order(text="", placer_number="A1", control=control)) == held
+
+    def found(query):
+        return [row["id"] for row in resources(client, f"{ORDERS}?{query}")]
+
+    event("hold")
+    assert got(client, f"{ORDERS}/{held}")["status"] == "on-hold"
+    assert (found("status=on-hold"), found("status=active"), found("status=active,on-hold")) == ([held], [other], [held, other])
+    assert found("status=active&status=on-hold") == [] and found("status=active,revoked") == [other]
+    assert client.get(f"{ORDERS}?status=on-hold,revoked").status_code == 400
+    event("release")
+    assert found("status=active") == [held, other]
+    event("hold")
+    event("cancel")
+    assert got(client, f"{ORDERS}/{held}")["status"] == "revoked" and (found("status=on-hold"), found("status=revoked")) == ([], [held])
 
 
 def test_other_types_are_found_by_their_order_study_and_patient(client, desk, full):
