@@ -16,7 +16,7 @@ MODELS: dict[str, tuple[str, str, str, str, tuple[str, ...]]] = {
     "protocol": ("nlp.train_protocol", "nlp.evaluate_protocol", "", "", ("size", "pictures", "epochs")),
     "findings": ("vision.train_findings", "vision.evaluate_findings", "studies", "studies", ("authors", "epochs")),
     "reading": ("", "nlp.evaluate_reading", "", "texts", ("authors", "epochs", "pictures")),
-    "report": ("vision.train_report", "vision.evaluate_report", "graphs", "studies", ("authors", "epochs", "pictures")),
+    "report": ("vision.train_report", "vision.evaluate_report", "graphs", "studies", ("authors", "epochs")),
 }
 HEAD_REFUSED = ("authors", "pictures")      # options that the heads of vision.heads.HEADS have no use for
 
@@ -98,10 +98,15 @@ def train_on_decisions(home: Path, db: str | None, **options: Any) -> str:
 def evaluate_model(name: str, out: Path | None, **options: Any) -> dict[str, Any]:
     if name not in MODELS:
         return evaluate_head(name, out, **options)
-    for option in ("workers", "base"):
-        if options.pop(option, None):
+    for option in ("workers",) if name == "report" else ("workers", "base"):
+        if options.get(option):
             raise InputError(f"--{option} has no meaning for {name}; leave it out")
+        options.pop(option, None)
     _, program, _, size_name, refused = row_of(name)
+    if name == "report":
+        from api.bench_report import seconds_to_stored_draft
+
+        options |= {"stored_s": seconds_to_stored_draft}
     figures: dict[str, Any] = import_module(program).main(out=out, report=reporter(), **given(name, options, size_name, refused))
     return figures
 
