@@ -76,9 +76,10 @@ def card(figures: dict[str, Any]) -> str:
               "|---|---|---|---|---|---|---|---|---|"]
     for name in ROWS:
         row, blood = figures[name], figures["haemorrhage"][name]
-        lines.append(f"| {name} | {shown(row['precision'])} | {shown(row['recall'])} | {shown(row['F1'])} | "
-                     f"{shown(row['side right'])} ({row['sides']}) | {shown(row['size right'])} ({row['sizes']}) | {shown(row['median error mL'])} mL, {shown(row['median error mm'])} mm | "
-                     f"{', '.join(map(str, blood['with'].values()))} | {', '.join(map(str, blood['without'].values()))} |")
+        lines.append("| " + " | ".join((
+            name, shown(row["precision"]), shown(row["recall"]), shown(row["F1"]), f"{shown(row['side right'])} ({row['sides']})",
+            f"{shown(row['size right'])} ({row['sizes']})", f"{shown(row['median error mL'])} mL, {shown(row['median error mm'])} mm",
+            ", ".join(map(str, blood["with"].values())), ", ".join(map(str, blood["without"].values())))) + " |")
     lines += ["", "| finding | there | said | precision | recall | F1 | F1 with true labels |", "|---|---|---|---|---|---|---|"]
     for part in ("by finding", "by side"):
         lines += [f"| {name.replace('_', ' ')} | {row['there']} | {row['said']} | {shown(row['precision'])} | {shown(row['recall'])} | "

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
+from api.alert_steps import STATES
 from api.draft_steps import EDITABLE, SECTIONS, SIGNED
 from api.order_steps import OPEN
 from api.report_steps import mark_of
@@ -46,7 +47,7 @@ def orders_mark(desk: TheDesk, person: AnyPerson, show: str = "open") -> dict[st
 
 @router.get("/marks/studies")
 def studies_mark(desk: TheDesk, person: AnyPerson) -> dict[str, str]:
-    return {"mark": mark(desk.studies(LIST_MAX))}
+    return {"mark": studies_seen(desk.studies(LIST_MAX), desk.alerts())}
 
 
 @router.get("/orders/{id}")
@@ -70,7 +71,9 @@ def studies(request: Request, desk: TheDesk, person: AnyPerson) -> Response:
     rows = desk.studies(LIST_MAX)
     drafts = {row["id"]: desk.draft(row["draft_id"]) if row["draft_id"] else None for row in rows}
     desk.store.audit(person.name, "list", "studies", "")
-    return page(request, "studies.html", studies=rows, drafts=drafts, mark=mark(rows))
+    waiting = desk.alerts()
+    return page(request, "studies.html", studies=rows, drafts=drafts, mark=studies_seen(rows, waiting), alerts=waiting,
+                may_sign=person.role in ("radiologist", "local"))
 
 
 @router.get("/studies/{id}")
@@ -91,7 +94,7 @@ def study_page(request: Request, desk: Desk, person: Person, found: dict[str, An
     return page(request, "study.html", study=found, draft={**shown, "sections": {**shown["sections"], **typed}} if shown else None, sections=SECTIONS,
                 editable=EDITABLE, signed=SIGNED, remarks=remarks, mark=mark_of(remarks), not_signed=not_signed, typed=typed,
                 masks=masks(shown) if shown else {}, history=desk.draft(shown["id"])["history"] if shown else [],
-                may_sign=person.role in ("radiologist", "local"))
+                alerts=desk.alerts(STATES, study_id=found["id"]), may_sign=person.role in ("radiologist", "local"))
 
 
 @router.post("/drafts/{id}")
@@ -144,6 +147,11 @@ def listed(desk: Desk, show: str) -> list[dict[str, Any]]:
 
 def mark(rows: list[dict[str, Any]]) -> str:
     return hashlib.sha256(repr([(row["id"], row["state"], row["updated"]) for row in rows]).encode()).hexdigest()[:16]
+
+
+def studies_seen(rows: list[dict[str, Any]], alerts: list[dict[str, Any]]) -> str:
+    """The list's mark; an alert that comes, goes or is escalated changes it too."""
+    return mark([*rows, *({**row, "updated": row["raised"]} for row in alerts)])
 
 
 def text(form: Any, name: str) -> str:
