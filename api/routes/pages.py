@@ -160,9 +160,10 @@ def text(form: Any, name: str) -> str:
 
 
 def masks(draft: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Finding id -> where it is seen: {name, slice, series}; findings without evidence are left out."""
+    """Finding id -> where it is seen: {name, slice, series, box}; findings without evidence are left out."""
     found = {}
     for finding in draft["findings"]:
         for seen in finding["evidence"][:1]:
-            found[finding["id"]] = {"name": Path(seen["mask"]).stem if seen["mask"] else "", "slice": seen["slice"], "series": seen["series_uid"]}
+            found[finding["id"]] = {"name": Path(seen["mask"]).stem if seen["mask"] else "", "slice": seen["slice"], "series": seen["series_uid"],
+                                    "box": seen["box"] or ()}
     return found
