@@ -95,6 +95,25 @@ def train_on_decisions(home: Path, db: str | None, **options: Any) -> str:
         f"To watch it beside the shown model first: wetread model shadow {version} --home {home}"])
 
 
+def train_on_signatures(home: Path, db: str | None, **options: Any) -> str:
+    """Teach a decoder the sentences that were signed; what came of it, in words."""
+    from api.report_learning import train_from_signatures
+    from api.settings import read_settings
+    from api.store import Store
+
+    if asked := [name for name, value in options.items() if value is not None]:
+        raise InputError(f"--{asked[0].replace('_', '-')} has no meaning beside --from-store; leave it out")
+    settings = read_settings(home, **({"db": db} if db else {}))
+    store = Store.open(settings.db, settings.home)
+    try:
+        done = train_from_signatures(store, reporter())
+    finally:
+        store.close()
+    left_out = "".join(f"; left out, {why}: {count}" for why, count in done["exported"]["left out"].items())
+    return "\n".join([f"{done['exported']['sentences']} signed sentences, in {home / 'learning' / 'sentences.jsonl'}{left_out}",
+                      json.dumps(done["figures"]), f"A decoder that learnt them lies in {done['folder']}; the shipped one still writes."])
+
+
 def evaluate_model(name: str, out: Path | None, **options: Any) -> dict[str, Any]:
     if name not in MODELS:
         return evaluate_head(name, out, **options)
@@ -107,8 +126,24 @@ def evaluate_model(name: str, out: Path | None, **options: Any) -> dict[str, Any
         from api.bench_report import seconds_to_stored_draft
 
         options |= {"stored_s": seconds_to_stored_draft}
+        for home in options.get("data") or ():
+            if (home / "wetread.db").is_file():
+                keep_signed_reports(home)
     figures: dict[str, Any] = import_module(program).main(out=out, report=reporter(), **given(name, options, size_name, refused))
     return figures
+
+
+def keep_signed_reports(home: Path) -> None:
+    """A HOME is measured on by its signed reports, as they are now."""
+    from api.report_learning import export_reports
+    from api.settings import read_settings
+    from api.store import Store
+
+    store = Store.open(read_settings(home).db, home)
+    try:
+        export_reports(store)
+    finally:
+        store.close()
 
 
 def known(name: str) -> None:

@@ -3,9 +3,10 @@
 Once by the re-reader, which the drafts themselves were checked with; and once by a search for the findings' names that shares nothing with it.
 """
 import re
+import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -14,13 +15,25 @@ import numpy as np
 from data.records import Finding, Sentence
 from data.simulator import LABELS
 from nlp.report_checks import kin
-from nlp.sentences import NOUNS, group_findings
+from nlp.sentences import group_findings
 from vision.report_scores import ratio, unsupported
 from vision.reporter import Reporter, impression
-from vision.train_report import random_group
 
 DENIED = re.compile(r"\b(?:no|not|without|absent|negative|excluded|free of|neither|nor)\b", re.I)
 FULL_STOP = re.compile(r"(?<=[.!?])\s+")
+DATA = Path(__file__).parent.parent / "data"
+# what else drafts and people call them, of the findings whose false mention would do most harm
+OTHER_NAMES = {
+    "intracranial_haemorrhage": ("intracranial bleeding", "intracranial hemorrhage", "haemorrhage", "hemorrhage", "bleeding"),
+    "epidural_haemorrhage": ("extradural haematoma", "epidural haemorrhage", "epidural hematoma"),
+    "subdural_haemorrhage": ("subdural haemorrhage", "subdural bleeding", "subdural hematoma"),
+    "subarachnoid_haemorrhage": ("subarachnoid blood", "subarachnoid bleeding", "subarachnoid hemorrhage"),
+    "intraparenchymal_haemorrhage": ("intracerebral haemorrhage", "parenchymal haematoma", "intraparenchymal hemorrhage"),
+    "intraventricular_haemorrhage": ("intraventricular blood", "intraventricular hemorrhage"),
+    "midline_shift": ("shift of the midline structures",), "skull_fracture": ("calvarial fracture",),
+    "acute_infarct": ("acute infarct", "acute infarction"), "glioma": ("glioma",), "metastasis": ("cerebral metastases", "brain metastasis"),
+    "meningioma": ("meningioma",), "microbleeds": ("microhaemorrhages",),
+}
 TOKENS = np.zeros((1, 128), np.float32)         # no image: what is said must follow from the graph
 
 
@@ -59,12 +72,25 @@ def write(reporter: Reporter, graph: Sequence[Finding]) -> tuple[list[Sentence],
 
 def random_graph(chance: Random) -> list[Finding]:
     """One to five present findings, each in any of its forms, and some absent ones; no code twice."""
-    graph: dict[str, Finding] = {}
-    for _ in range(chance.randint(2, 7)):
-        for finding in random_group(chance):
-            if finding.code not in graph:
-                graph[finding.code] = replace(finding, id=f"f{len(graph) + 1}", label=LABELS[finding.code])
-    return list(graph.values())
+    rows = table()
+    codes = chance.sample(sorted(rows), chance.randint(3, 9))
+    seen = chance.randint(1, min(5, len(codes)))
+    return [random_finding(f"f{i + 1}", code, rows[code], chance) if i < seen else
+            Finding(f"f{i + 1}", code, LABELS[code], False, round(chance.uniform(0.01, 0.1), 2)) for i, code in enumerate(codes)]
+
+
+def random_finding(id: str, code: str, row: dict[str, Any], chance: Random) -> Finding:
+    """A present finding with the side and the measurement that its row of data/findings.toml allows, or without."""
+    sides = ("left", "right") if code == "midline_shift" else ("left", "right", "bilateral")
+    value = round(chance.uniform(0.5, 90), 1) if chance.random() < 0.7 else None
+    return Finding(id, code, LABELS[code], True, round(chance.uniform(0.5, 0.99), 2), chance.choice((None, *sides)) if row.get("side") else None,
+                   size_mm=value if row.get("size") else None, volume_ml=value if row.get("volume") else None,
+                   band=chance.choice(("state", "state", "hedge")))
+
+
+@cache
+def table() -> dict[str, dict[str, Any]]:
+    return tomllib.loads((DATA / "findings.toml").read_text())
 
 
 def unsupported_names(text: str, present: Sequence[str]) -> list[str]:
@@ -77,5 +103,5 @@ def unsupported_names(text: str, present: Sequence[str]) -> list[str]:
 
 @cache
 def names() -> tuple[re.Pattern[str], dict[str, str]]:
-    code_of = {noun.lower(): code for code, nouns in NOUNS.items() for noun in (*nouns, LABELS[code])}
-    return re.compile(rf"\b(?:{'|'.join(re.escape(noun) for noun in sorted(code_of, key=len, reverse=True))})\b", re.I), code_of
+    code_of = {label.lower(): code for code, label in LABELS.items()} | {name: code for code, names in OTHER_NAMES.items() for name in names}
+    return re.compile(rf"\b(?:{'|'.join(re.escape(name) for name in sorted(code_of, key=len, reverse=True))})\b", re.I), code_of
