@@ -15,6 +15,7 @@ from api.security import Administrator, AnyPerson, Decider, Person, Reader, TheD
 from api.views import page
 from api.workflow import Desk
 from data.errors import InputError, NotFound
+from data.report_templates import ReportTemplate, template_for
 
 router = APIRouter(include_in_schema=False)
 
@@ -94,7 +95,7 @@ def study_page(request: Request, desk: Desk, person: Person, found: dict[str, An
     return page(request, "study.html", study=found, draft={**shown, "sections": {**shown["sections"], **typed}} if shown else None, sections=SECTIONS,
                 editable=EDITABLE, signed=SIGNED, remarks=remarks, mark=mark_of(remarks), not_signed=not_signed, typed=typed,
                 masks=masks(shown) if shown else {}, history=desk.draft(shown["id"])["history"] if shown else [],
-                alerts=desk.alerts(STATES, study_id=found["id"]), may_sign=person.role in ("radiologist", "local"))
+                alerts=desk.alerts(STATES, study_id=found["id"]), template=template_of(found), may_sign=person.role in ("radiologist", "local"))
 
 
 @router.post("/drafts/{id}")
@@ -147,6 +148,12 @@ def listed(desk: Desk, show: str) -> list[dict[str, Any]]:
 
 def mark(rows: list[dict[str, Any]]) -> str:
     return hashlib.sha256(repr([(row["id"], row["state"], row["updated"]) for row in rows]).encode()).hexdigest()[:16]
+
+
+def template_of(study: dict[str, Any]) -> ReportTemplate | None:
+    """By the protocol that was taken, else by the modality."""
+    decision = (study["order"] or {}).get("decision") or {}
+    return template_for(decision.get("protocol") or "", study["modality"])
 
 
 def studies_seen(rows: list[dict[str, Any]], alerts: list[dict[str, Any]]) -> str:
