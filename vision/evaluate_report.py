@@ -29,7 +29,7 @@ from vision.reporter import Reporter
 # what a simulated head CT can have, beside the haemorrhage of no known kind
 CODES = ("epidural_haemorrhage", "subdural_haemorrhage", "subarachnoid_haemorrhage", "intraparenchymal_haemorrhage", "intraventricular_haemorrhage",
          "midline_shift", "mass_effect", "skull_fracture")
-GRAPHS = 2500           # some 10,000 sentences
+GRAPHS = 1600           # some 10,000 sentences
 SLICES_MM = 4.0         # of the 40-slice study that is timed
 
 

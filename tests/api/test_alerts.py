@@ -22,8 +22,9 @@ class Unsure:
     """States nothing, and holds two critical findings for possible: one below its alert threshold."""
 
     found = (Finding("f1", "intracranial_haemorrhage", "intracranial haemorrhage", False, 0.28, band="omit"),
-             Finding("f2", SUBDURAL, "subdural haematoma", False, 0.2, side="left", band="omit"),
+             Finding("f2", SUBDURAL, "subdural haematoma", False, 0.22, side="left", band="omit"),
              Finding("f3", "skull_fracture", "skull fracture", False, ALERT_PROBABILITY - 0.01, band="omit"),
+             Finding("f5", "midline_shift", "midline shift", True, 0.9, band="omit"),
              Finding("f4", "microbleeds", "microbleeds", True, 0.99))
 
     def draft(self, images, order):
