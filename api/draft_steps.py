@@ -35,7 +35,7 @@ class DraftSteps:
     def edit_draft(self, id: str, sections: dict[str, str], user: str, version: int) -> dict[str, Any]:
         """Replace the text of the sections given; what changed is the user's from then on."""
         check_sections(sections)
-        return self._step(id, user, version, "edit", EDITABLE, None, lambda record: edited(record, sections))
+        return self._step(id, user, version, "edit", EDITABLE, None, lambda record: edited(record, sections, self._first_sentences(id)))
 
     def make_preliminary(self, id: str, user: str, version: int) -> dict[str, Any]:
         return self._step(id, user, version, "make-preliminary", ("draft",), "preliminary", readable)
@@ -51,10 +51,17 @@ class DraftSteps:
         check_sections(sections)
         if not user:
             raise InputError("user is empty; a report is amended by a person")
-        return self._step(id, user, version, "amend", SIGNED, "amended", lambda record: readable(really_edited(record, sections)))
+        return self._step(id, user, version, "amend", SIGNED, "amended",
+                          lambda record: readable(really_edited(record, sections, self._first_sentences(id))))
 
     def cancel_draft(self, id: str, user: str, version: int) -> dict[str, Any]:
         return self._step(id, user, version, "cancel", EDITABLE, "cancelled", lambda record: record)
+
+    def _first_sentences(self, id: str) -> list[dict[str, Any]]:
+        """As the models wrote them."""
+        with self.store.read() as tx:
+            first = tx.find("draft_versions", draft_id=id, order=["version"], limit=1)
+        return first[0]["record"]["sentences"] if first else []
 
     def _step(self, id: str, user: str, version: int, action: str, allowed: tuple[str, ...], status: str | None,
               make: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
@@ -150,20 +157,21 @@ def readable(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def edited(record: dict[str, Any], sections: dict[str, str]) -> dict[str, Any]:
-    """The record with new texts; sentences that stand unchanged keep where they came from, the others are the user's."""
+def edited(record: dict[str, Any], sections: dict[str, str], first: list[dict[str, Any]]) -> dict[str, Any]:
+    """The record with new texts; sentences that stand unchanged, or again as `first`, keep where they came from, the others are the user's."""
     kept = [sentence for sentence in record["sentences"] if sentence["section"] not in sections]
     texts = {**record["sections"], **sections}
     for section, text in sections.items():
         old = [sentence for sentence in record["sentences"] if sentence["section"] == section]
-        kept += old if text == record["sections"].get(section, "") else split(text, section, old)
+        again = [sentence for sentence in first if sentence["section"] == section and sentence not in old]
+        kept += old if text == record["sections"].get(section, "") else split(text, section, again + old)
     order = {name: i for i, name in enumerate(SECTIONS)}
     return {**record, "sections": texts, "sentences": sorted(kept, key=lambda sentence: order[sentence["section"]])}
 
 
-def really_edited(record: dict[str, Any], sections: dict[str, str]) -> dict[str, Any]:
+def really_edited(record: dict[str, Any], sections: dict[str, str], first: list[dict[str, Any]]) -> dict[str, Any]:
     """A correction that corrects nothing would alarm its receiver for nothing."""
-    after = edited(record, sections)
+    after = edited(record, sections, first)
     if after["sections"] == record["sections"]:
         raise InputError("nothing was changed; edit the report before amending it")
     return after

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,20 @@ class Job:
     finished: bool = False      # set when its effect was committed
 
 
+def insertion(dialect: str, table: str) -> Any:
+    return (sqlite if dialect == "sqlite" else postgresql).insert(TABLES[table])
+
+
+@cache
+def enqueuing(dialect: str, rearm: bool) -> Any:
+    """Made once: making it takes longer than the store does."""
+    insert = insertion(dialect, "jobs")
+    if not rearm:
+        return insert.on_conflict_do_nothing()
+    fresh = {name: insert.excluded[name] for name in ("payload", "state", "not_before", "updated")}
+    return insert.on_conflict_do_update(index_elements=["key"], set_={**fresh, "tries": 0, "lost": 0, "reason": ""})
+
+
 class Tx:
     """One transaction; tables by name, rows as dicts, equality (or a list: any of them) as the only condition."""
 
@@ -121,8 +136,7 @@ class Tx:
         return self.connection.execute(insert).first() is not None
 
     def insertion(self, table: str) -> Any:
-        dialect = sqlite if self.connection.dialect.name == "sqlite" else postgresql
-        return dialect.insert(TABLES[table])
+        return insertion(self.connection.dialect.name, table)
 
     def change(self, table: str, where: dict[str, Any], **values: Any) -> int:
         """Update the rows that match, return how many."""
@@ -134,11 +148,8 @@ class Tx:
 
     def enqueue(self, kind: str, key: str, payload: dict[str, Any], not_before: str = "", rearm: bool = False) -> None:
         """Ask for work once by its key; `rearm` starts it anew, also when it is done, dead or under way."""
-        values = {"kind": kind, "key": key, "payload": payload, "state": "queued", "not_before": not_before or now(), "updated": now()}
-        insert = self.insertion("jobs").values(values)
-        fresh = {name: values[name] for name in ("payload", "state", "not_before", "updated")}
-        self.connection.execute(insert.on_conflict_do_update(index_elements=["key"], set_={**fresh, "tries": 0, "lost": 0, "reason": ""})
-                                if rearm else insert.on_conflict_do_nothing())
+        self.connection.execute(enqueuing(self.connection.dialect.name, rearm), {
+            "kind": kind, "key": key, "payload": payload, "state": "queued", "not_before": not_before or now(), "updated": now()})
         self.enqueued = True
 
     def rouse(self, kind: str, key: str, payload: dict[str, Any], at_once: bool = True) -> None:
@@ -172,6 +183,7 @@ class Store:
         self._work_count = 0
         self._probing, self._probed = threading.Lock(), -PROBE_S
         self._found: StoreError | None = None       # by the last probe
+        self._doubted = threading.Event()           # something was refused since
 
     @classmethod
     def open(cls, url: str, home: Path | str, *, upgrade: bool = True) -> "Store":
@@ -224,11 +236,15 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Tx]:
         """Commit all or nothing; waiting workers are woken after the commit."""
-        with in_words(), self.engine.connect() as plain:
-            connection = plain.execution_options(wetread_write=True)
-            with self.turn(self.gives_way_s), connection.begin():
-                tx = Tx(connection)
-                yield tx
+        try:
+            with in_words(), self.engine.connect() as plain:
+                connection = plain.execution_options(wetread_write=True)
+                with self.turn(self.gives_way_s), connection.begin():
+                    tx = Tx(connection)
+                    yield tx
+        except StoreError:
+            self.doubt()
+            raise
         if tx.enqueued:
             self.wake()
 
@@ -423,10 +439,11 @@ class Store:
     def require_writable(self) -> None:
         """Raise StoreError when a message could not be kept now: HOME and the folder of the SQLite file take a small file, PostgreSQL takes rows.
 
-        Tried at most every second, however often it is asked.
+        Tried at most every second, however often it is asked, and at once when something was refused since.
         """
         with self._probing:
-            if time.monotonic() - self._probed > PROBE_S:
+            if self._doubted.is_set() or time.monotonic() - self._probed > PROBE_S:
+                self._doubted.clear()
                 self._found = None
                 try:
                     self._probe()
@@ -435,6 +452,10 @@ class Store:
                 self._probed = time.monotonic()
         if self._found is not None:
             raise self._found
+
+    def doubt(self) -> None:
+        """Something could not be kept: what the last probe found holds no longer."""
+        self._doubted.set()
 
     def _probe(self) -> None:
         folders = {self.home, *([Path(self.engine.url.database).parent] if is_sqlite(self.engine.url) and self.engine.url.database else [])}
@@ -623,7 +644,10 @@ class MessageWriter:
                     break
             ending = None in given
             if items := [item for some in given for item in some or ()]:
-                answer(items, self._keep(items))
+                results = self._keep(items)
+                if any(isinstance(result, StoreError) for result in results):
+                    self._store.doubt()
+                answer(items, results)
 
     def _next(self) -> list[Item] | None:
         """What comes next; a feed that pauses for longer than LINGER_S is no longer under way."""

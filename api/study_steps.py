@@ -5,17 +5,20 @@ import logging
 import os
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from api.alert_steps import raise_alerts
 from api.draft_steps import draft_dict
 from api.order_steps import order_from_record, order_of_study, present, surviving_id
+from api.schema import TABLES
 from api.settings import Settings
-from api.store import Job, Store, Tx, later, now, sync_folder
+from api.store import Job, Store, Tx, insertion, later, now, sync_folder
 from data.errors import ImageError, NotFound, SeriesError, StudyRefused, WetreadError
 from data.records import Draft, Order, Refusal, Study, as_json
 
@@ -134,40 +137,68 @@ class StudySteps:
                 "draft": next((draft for draft in drafts if draft["id"] == row["draft_id"]), None)}
 
 
+class Statements(NamedTuple):
+    """Of one more instance of a study; made once, since making them takes longer than the store does."""
+
+    study: Any
+    instance: Any
+    supersede: Any
+    came: Any
+
+
+@cache
+def statements(dialect: str) -> Statements:
+    studies, instances = TABLES["studies"], TABLES["instances"]
+    columns = ("state", "revision", "order_id", "accession_number", "patient_id")
+    return Statements(
+        sa.select(*(studies.c[name] for name in columns)).where(studies.c.id == sa.bindparam("id")).with_for_update(),
+        insertion(dialect, "instances").on_conflict_do_nothing().returning(sa.literal(1)),
+        # sent again with other bytes: the newest is read, the older kept
+        sa.update(instances).where(instances.c.sop_uid == sa.bindparam("uid"), instances.c.sha256 != sa.bindparam("digest"),
+                                   instances.c.superseded.is_(False)).values(superseded=True),
+        sa.update(studies).where(studies.c.id == sa.bindparam("study")).values(last_instance=sa.bindparam("time"), updated=sa.bindparam("time")))
+
+
 def record_instance(tx: Tx, row: dict[str, Any], quiet_period_s: float, fetches_priors: bool = False) -> bool:
     study_id, sop_uid = row["StudyInstanceUID"], row["SOPInstanceUID"]
     if not study_id or not sop_uid:
         raise ImageError("StudyInstanceUID or SOPInstanceUID is empty; an instance is filed by both")
-    patient = {name: row.get(tag, "") for name, tag in PATIENT.items()}
-    patient["id"] = surviving_id(tx, patient["id"])
+    run, hot = tx.connection.execute, statements(tx.connection.dialect.name)
     prior = row.get("prior", False)         # fetched to compare with: kept, but nobody's work
-    new_study = tx.add("studies", id=study_id, accession_number=row.get("AccessionNumber", ""), patient_id=patient["id"], patient=patient,
-                       date=row.get("StudyDate", ""), description=row.get("StudyDescription", ""), modality=row.get("Modality", ""),
-                       state="prior" if prior else "receiving", revision=1, arrived=now(), last_instance=now(), updated=now())
-    study = tx.one("studies", id=study_id, lock=True)
-    assert study is not None
+    study, new_study = run(hot.study, {"id": study_id}).first(), False
+    if study is None:
+        patient = {name: row.get(tag, "") for name, tag in PATIENT.items()}
+        patient["id"] = surviving_id(tx, patient["id"])
+        new_study = tx.add("studies", id=study_id, accession_number=row.get("AccessionNumber", ""), patient_id=patient["id"], patient=patient,
+                           date=row.get("StudyDate", ""), description=row.get("StudyDescription", ""), modality=row.get("Modality", ""),
+                           state="prior" if prior else "receiving", revision=1, arrived=now(), last_instance=now(), updated=now())
+        study = run(hot.study, {"id": study_id}).one()
     header = {name: value for name, value in row.items() if name not in ("sha256", "path", "source", "prior")}
-    if not tx.add("instances", sop_uid=sop_uid, sha256=row["sha256"], study_id=study_id, series_uid=row.get("SeriesInstanceUID", ""),
-                  path=str(row["path"]), header=header, source=row.get("source", ""), received=now(), superseded=False):
+    if run(hot.instance, {"sop_uid": sop_uid, "sha256": row["sha256"], "study_id": study_id, "series_uid": row.get("SeriesInstanceUID", ""),
+                          "path": str(row["path"]), "header": header, "source": row.get("source", ""), "received": now(),
+                          "superseded": False}).first() is None:
         return False
-    for other in tx.find("instances", sop_uid=sop_uid, superseded=False, columns=("id", "sha256")):
-        if other["sha256"] != row["sha256"]:        # sent again with other bytes: the newest is read, the older kept
-            tx.change("instances", {"id": other["id"]}, superseded=True)
-    values: dict[str, Any] = {"last_instance": now(), "updated": now()}
-    if prior and study["state"] == "prior":
-        tx.change("studies", {"id": study_id}, **values)
+    run(hot.supersede, {"uid": sop_uid, "digest": row["sha256"]})
+    run(hot.came, {"study": study_id, "time": now()})
+    if prior and study.state == "prior":
         return True
-    if study["state"] != "receiving":
-        values |= {"revision": study["revision"] + 1, "state": "receiving", "reason": ""}
-    if study["order_id"] is None:
-        values["order_id"] = order_of_study(tx, study["accession_number"], study_id, patient["id"])
-    if new_study and values.get("order_id"):
-        values["priority"] = order_priority(tx, values["order_id"])
-    tx.change("studies", {"id": study_id}, **values)
-    if fetches_priors and (new_study or study["state"] == "prior"):
+    values: dict[str, Any] = {}
+    if study.state != "receiving":
+        values |= {"revision": study.revision + 1, "state": "receiving", "reason": ""}
+    if new_study:       # an order that comes later finds the study, and what else may join them is looked for when it is complete
+        values |= joined(tx, study_id, study.accession_number, study.patient_id)
+    if values:
+        tx.change("studies", {"id": study_id}, **values)
+    if fetches_priors and (new_study or study.state == "prior"):
         tx.enqueue("priors", f"priors:{study_id}", {"study_id": study_id})
     tx.enqueue("complete", f"complete:{study_id}", {"study_id": study_id}, not_before=later(quiet_period_s), rearm=True)
     return True
+
+
+def joined(tx: Tx, study_id: str, accession_number: str, patient_id: str) -> dict[str, Any]:
+    """What changes when the study's order is found."""
+    order_id = order_of_study(tx, accession_number, study_id, patient_id)
+    return {"order_id": order_id, "priority": order_priority(tx, order_id)} if order_id else {}
 
 
 def order_priority(tx: Tx, order_id: str) -> float:
@@ -180,7 +211,8 @@ def complete(tx: Tx, study_id: str) -> bool:
     study = tx.one("studies", id=study_id, lock=True)
     if study is None or study["state"] != "receiving":
         return False
-    tx.change("studies", {"id": study_id}, state="complete", updated=now())
+    order = {} if study["order_id"] else joined(tx, study_id, study["accession_number"], study["patient_id"])
+    tx.change("studies", {"id": study_id}, state="complete", updated=now(), **order)
     tx.enqueue("draft", f"draft:{study_id}:{study['revision']}", {"study_id": study_id, "revision": study["revision"]})
     return True
 

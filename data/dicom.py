@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import UID_dictionary
 
-from data.dicom_limits import check_pixels, check_structure
+from data.dicom_limits import check_pixels, check_structure, panics_as_errors
 from data.errors import ImageError, SeriesError
 from data.records import Patient, Study, Volume
 
@@ -105,8 +105,8 @@ def read_study(paths: Iterable[Path] | Path) -> Study:
                 raise SeriesError(f"with the series before it these are more than {MAX_STUDY_PIXELS} pixels; send fewer series")
             volumes += read_series(headers, skipped)
             held += pixels_of(headers)
-        except (SeriesError, ImageError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as problem:
-            # pydicom gives each value as its VR says, which is the sender's to choose
+        except (SeriesError, ImageError, ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as problem:
+            # pydicom gives each value as its VR says, which is the sender's to choose and may be none
             error = problem if isinstance(problem, SeriesError | ImageError) else ImageError(
                 f"an attribute has a value of another kind than it should ({type(problem).__name__}); have the images exported again")
             failures.append(error)
@@ -359,7 +359,8 @@ def stored_pixels(path: Path) -> NDArray[Any]:
         dataset = pydicom.dcmread(path)
         syntax = str(dataset.file_meta.TransferSyntaxUID.name)
         check_pixels(dataset)
-        array = dataset.pixel_array
+        with panics_as_errors():
+            array = dataset.pixel_array
     except ImageError as error:
         raise ImageError(f"{path.name}: {error.args[0]}") from None
     except Exception as error:      # decoders raise many kinds; the bytes are the sender's

@@ -6,10 +6,11 @@ import mmap
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames, get_frame
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from data.errors import ImageError
 
@@ -166,12 +167,28 @@ def check_pixels(image: Dataset, frame: int | None = None, max_bytes: int = MAX_
         raise ImageError(f"{frames if frame is None else 1} frames of {rows}x{columns} take {decoded} bytes when decoded, "
                          f"at most {max_bytes} are; send it in parts")
     meta = getattr(image, "file_meta", None)
-    if meta is None or "PixelData" not in image or not getattr(meta.get("TransferSyntaxUID"), "is_encapsulated", False):
+    syntax = None if meta is None else meta.get("TransferSyntaxUID")
+    if not syntax or "PixelData" not in image:
+        return
+    if not UID(str(syntax)).is_transfer_syntax:
+        raise ImageError("the TransferSyntaxUID is none that is known here, so its pixels cannot be read; send the image again uncompressed")
+    if not UID(str(syntax)).is_encapsulated:
         return
     for stream in encoded_frames(image.PixelData, frames, frame):
         found = stream_size(stream)
         if found is not None and found != (rows, columns):
             raise ImageError(f"a compressed frame is {found[0]}x{found[1]}, Rows and Columns say {rows}x{columns}; send the image again")
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """Around a decoder: a panic of one written in Rust is no Exception, and would end the thread that it happens in."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":
+            raise
+        raise RuntimeError("the decoder panicked") from None
 
 
 def positive(image: Dataset, name: str, most: int, absent: int | None = None) -> int:

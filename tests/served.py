@@ -23,14 +23,27 @@ ROOT = Path(__file__).parent.parent
 FAULTS = ROOT / "tests" / "faults"
 
 
+PORTS = Path(tempfile.gettempdir()) / "wetread-test-ports"     # a file a port, locked by the process whose tests use it
+HELD = []
+
+
 def free_ports(n):
-    """Below those that the system gives to outgoing connections, so that a server which is started again finds them free."""
+    """Below those that the system gives to outgoing connections, and no other test process's until this one ends: a server that is started again
+    finds them free."""
+    PORTS.mkdir(exist_ok=True)
     found = []
     while len(found) < n:
         port = random.SystemRandom().randrange(12_000, 32_000)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            found.append(port)
+        lock = (PORTS / str(port)).open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            lock.close()
+            continue
+        HELD.append(lock)
+        found.append(port)
     return found
 
 
@@ -76,10 +89,17 @@ class Served:
         environment = {**self.environment, "WETREAD_TEST_FAULTS": ";".join(self.faults)}
         words = ["--home", str(self.home), "--http", str(self.http), "--mllp", str(self.mllp), "--dicom", str(self.dicom), "--device", "cpu",
                  *(["--db", self.db] if self.db else []), *(["--outbox", f"ris=127.0.0.1:{self.outbox}"] if self.outbox else [])]
-        answer = self.starter.ask(words=words, environment=environment, log=str(self.log))
-        self.pid = answer["pid"]
-        assert answer["said"].startswith("ready"), self.log.read_text()[-3000:]
-        return self
+        for _ in range(5):
+            began = self.log.stat().st_size if self.log.exists() else 0
+            answer = self.starter.ask(words=words, environment=environment, log=str(self.log))
+            self.pid = answer["pid"]
+            if answer["said"].startswith("ready"):
+                return self
+            said = self.log.read_text()
+            if "cannot be opened" not in said[began:]:      # a port that someone else had for a moment; all else is what is tested
+                break
+            time.sleep(1)
+        raise AssertionError(said[-3000:])
 
     def die_at(self, when, place, count, flag):
         """Kill whichever process passes there, once."""

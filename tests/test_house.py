@@ -55,8 +55,8 @@ def test_every_error_code_stands_in_the_reference():
 
 # what opens connections to elsewhere, and what says where to: the settings' own lists, or the person at the command line
 CALLERS = {"api/fhir/fetch.py": "fhir_servers", "api/cds/trust.py": "cds_clients", "api/demo.py": "our own server",
-           "api/bench_cds.py": "command line", "api/dicom/client.py": "command line", "api/dicom/nodes.py": "dicom_nodes",
-           "api/hl7/client.py": "command line", "api/hl7/sender.py": "outbox"}
+           "api/bench_day.py": "our own server", "api/bench_cds.py": "command line", "api/dicom/client.py": "command line",
+           "api/dicom/nodes.py": "dicom_nodes", "api/hl7/client.py": "command line", "api/hl7/sender.py": "outbox"}
 CALLS = re.compile(r"\bhttpx\b|\burllib\.request\b|\burlopen\b|\brequests\.|\bcreate_connection\b|\bopen_connection\b|\.associate\(|\.connect\(\(")
 
 

@@ -52,8 +52,8 @@ class HeadModel:
         head = head_named(name)
         if head.task == "program":
             raise InputError(f"{name} is answered by `wetread draft`, not by a head of its own")
-        folder = Path(folder or head.folder)
-        return cls(head, load_head(head, folder, device), load_model(folder)[0], device)
+        net = load_head(head, folder, device)
+        return cls(head, net, load_model(Path(folder or head.folder))[0], device)
 
     def apply(self, channels: Mapping[str, Volume], numbers: Mapping[str, Any] | None = None, draws: int = 0,
               explain: bool = False) -> HeadAnswer:
@@ -161,7 +161,7 @@ class HeadModel:
             image = np.zeros(shape, np.float32)
             image[np.asarray(example["brain"]) > 0] = values
             found[f"network_{k + 1:02d}"] = image
-        return HeadAnswer(images=found, measures=[{"output": "networks", "count": len(maps), "unit": "correlation"}], notes=notes)
+        return HeadAnswer(images=found, measures=[{"output": "networks", "count": len(maps), "unit": "of the strongest point"}], notes=notes)
 
     def without_images(self, numbers: dict[str, Any], explain: bool = False) -> HeadAnswer:
         head = self.head

@@ -338,6 +338,9 @@ def trained(head: Head, folder: Path | None = None) -> nn.Module:
     """The net as it was taught, norms and all."""
     from data.errors import ModelError
 
+    if folder is None and not (head.folder / "model.safetensors").exists():
+        raise ModelError(f"no weights of {head.name} ship (docs/heads.md says why); train some with `wetread train {head.name} --out FOLDER`, "
+                         "then give --model FOLDER")
     folder = Path(folder or head.folder)
     config, tensors = load_model(folder)
     net = TASKS[head.task].build(head)

@@ -2,6 +2,8 @@
 import io
 import math
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from data.dicom_limits import check_pixels, positive
-from data.errors import ImageError, InputError, NotFound
+from data.dicom_limits import check_pixels, panics_as_errors, positive
+from data.errors import ImageError, InputError, NotFound, WetreadError
 
 BULK_BYTES = 1024           # longer binary values are given by reference
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99")     # uncompressed, little endian
@@ -30,16 +32,28 @@ DECODING = threading.Lock() # one at a time: decoding takes several times the me
 KINDS = {"image/png": "PNG", "image/jpeg": "JPEG"}
 
 
+@contextmanager
+def in_words() -> Iterator[None]:
+    """What pydicom raises on a value that is no such thing as its sender says, as ImageError: it reads a value when it is asked for it."""
+    try:
+        yield
+    except (WetreadError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise ImageError(f"an attribute of the instance cannot be read ({type(error).__name__}); GET it with transfer-syntax=*") from None
+
+
+@in_words()
 def whole(path: Path, syntax: str) -> bytes:
     """The instance as stored where `syntax` is * or fits, else uncompressed; raises ImageError when it cannot be decoded."""
     data = path.read_bytes()
     stored = str(dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=["SOPInstanceUID"]).file_meta.TransferSyntaxUID)
-    if syntax in ("*", stored) or (not syntax and stored == ExplicitVRLittleEndian) or not UID(stored).is_compressed:
+    if syntax in ("*", stored) or (not syntax and stored == ExplicitVRLittleEndian) or not compressed(stored):
         return data
     image = dcmread(io.BytesIO(data))
     try:
         check_pixels(image, max_bytes=WHOLE_MAX_BYTES)
-        with DECODING:
+        with DECODING, panics_as_errors():
             image.decompress()
     except ImageError:
         raise
@@ -50,6 +64,14 @@ def whole(path: Path, syntax: str) -> bytes:
     return body.getvalue()
 
 
+def compressed(syntax: str) -> bool:
+    """Raises ImageError for what names no transfer syntax, or one known to its maker alone."""
+    if not UID(syntax).is_transfer_syntax:
+        raise ImageError("the instance's TransferSyntaxUID is none that is known here; ask for transfer-syntax=*")
+    return UID(syntax).is_compressed
+
+
+@in_words()
 def metadata(path: Path, address: str) -> dict[str, Any]:
     """DICOM JSON without pixels; long binary values by their address. Source: PS3.18 annex F."""
     image = dcmread(path, defer_size=1 << 20)
@@ -79,6 +101,7 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+@in_words()
 def bulk_data(path: Path, tag: str) -> bytes:
     image = dcmread(path)
     try:
@@ -90,6 +113,7 @@ def bulk_data(path: Path, tag: str) -> bytes:
     return element.value
 
 
+@in_words()
 def frames(path: Path, numbers: list[int], syntax: str) -> list[tuple[str, bytes]]:
     """(media type, bytes) of each frame asked for, counted from 1: as stored where `syntax` is * or fits, else raw little endian."""
     image = dcmread(path)
@@ -101,7 +125,7 @@ def frames(path: Path, numbers: list[int], syntax: str) -> list[tuple[str, bytes
     stored = str(image.file_meta.TransferSyntaxUID)
     if stored in NATIVE:
         return [(f"application/octet-stream; transfer-syntax={ExplicitVRLittleEndian}", native(image, number, count)) for number in numbers]
-    if syntax in ("*", stored) and UID(stored).is_encapsulated:
+    if syntax in ("*", stored) and compressed(stored):
         parts = list(generate_frames(image.PixelData, number_of_frames=count))
         return [(f"{MEDIA.get(stored, 'application/octet-stream')}; transfer-syntax={stored}", parts[number - 1]) for number in numbers]
     return [(f"application/octet-stream; transfer-syntax={ExplicitVRLittleEndian}", decoded(image, number).tobytes()) for number in numbers]
@@ -123,13 +147,14 @@ def native(image: FileDataset, number: int, count: int) -> bytes:
 def decoded(image: FileDataset, number: int) -> NDArray[Any]:
     check_pixels(image, number - 1, FRAME_MAX_BYTES)
     try:
-        with DECODING:
+        with DECODING, panics_as_errors():
             found = pixel_array(image, index=number - 1, raw=True)
             return found.astype(found.dtype.newbyteorder("<"), copy=False)
     except Exception as error:
         raise ImageError(f"the frame cannot be decoded ({type(error).__name__}); ask for transfer-syntax=*") from None
 
 
+@in_words()
 def rendered(path: Path, number: int, kind: str, window: tuple[float, float] | None, size: int = PICTURE_MAX) -> bytes:
     """A frame as PNG or JPEG through its window (centre, width), the given one first."""
     image = dcmread(path)
@@ -139,7 +164,9 @@ def rendered(path: Path, number: int, kind: str, window: tuple[float, float] | N
     body = io.BytesIO()
     with DECODING:
         try:
-            picture = Image.fromarray(shown(image, pixel_array(image, index=number - 1), window))
+            with panics_as_errors():
+                pixels = pixel_array(image, index=number - 1)
+            picture = Image.fromarray(shown(image, pixels, window))
         except Exception as error:      # of the decoder, or of a window or table that is none
             raise ImageError(f"the frame cannot be shown ({type(error).__name__})") from None
         picture.thumbnail((size, size))

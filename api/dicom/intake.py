@@ -8,7 +8,7 @@ from pathlib import Path
 from api.store import disk_error, sync_folder
 from api.workflow import Desk
 from data.dicom import instance_header
-from data.errors import ImageError
+from data.errors import ImageError, StoreError
 
 MAX_BYTES = 512 * 2**20
 DURABLE: set[Path] = set()     # folders whose own names this process has synced
@@ -42,24 +42,34 @@ def keep_instance(desk: Desk, data: bytes, source: str, prior: bool = False) -> 
         write_durably(desk.settings.home, Path("refused") / f"{digest}.dcm", data)
         raise
     path = Path("dicom") / digest[:2] / f"{digest}.dcm"
-    write_durably(desk.settings.home, path, data)
+    try:
+        write_durably(desk.settings.home, path, data)
+    except StoreError:
+        desk.store.doubt()
+        raise
     new = desk.instance_kept({**header, "sha256": digest, "path": str(path), "source": source, "prior": prior})
     return Kept(header["StudyInstanceUID"], header["SeriesInstanceUID"], header["SOPInstanceUID"], header["SOPClassUID"], digest, new)
 
 
 def write_durably(home: Path, path: Path, data: bytes) -> None:
-    """Write HOME/path so that it outlives a power cut: the file, its name in the folder, and new folders in theirs."""
+    """Write HOME/path so that it outlives a power cut: the file, its name in the folder, and new folders in theirs.
+
+    The file gets its name before both are synced, so that a journal writes both at once. A name may so outlive a power cut that its bytes did not:
+    what is there already is compared, and written again.
+    """
     whole = home / path
     partial = whole.with_name(f"{whole.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
     try:
         whole.parent.mkdir(parents=True, exist_ok=True)
-        # named by its content: a file of that name was synced before it got the name, though perhaps its name is not yet durable
-        if not (whole.exists() and whole.stat().st_size == len(data)):
+        if whole.exists() and whole.read_bytes() == data:       # perhaps by another thread a moment ago, and not synced yet
+            with whole.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
             with partial.open("wb") as file:
                 file.write(data)
                 file.flush()
+                os.replace(partial, whole)
                 os.fsync(file.fileno())
-            os.replace(partial, whole)
         sync_folder(whole.parent)
         if whole.parent not in DURABLE:     # another thread may have made it a moment ago
             for folder in (whole.parent.parent, *whole.parent.parent.parents):

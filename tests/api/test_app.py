@@ -205,6 +205,16 @@ def test_health_and_readiness_are_told_and_a_lost_store_is_503(client, desk, hom
     assert answer.status_code == 503 and answer.json()["ready"] is False
 
 
+def test_readiness_is_looked_at_anew_when_something_was_refused(client, desk, monkeypatch):
+    monkeypatch.setattr("api.store.PROBE_S", 1e9)
+    assert client.get("/ready").status_code == 200
+    with desk.store.write() as tx:
+        tx.connection.exec_driver_sql("DROP TABLE jobs")
+    assert client.get("/ready").status_code == 200          # as found before
+    assert client.post("/v1/orders", json={"order_text": "headache"}).status_code == 503
+    assert client.get("/ready").status_code == 503
+
+
 def test_readiness_says_how_far_the_models_of_the_worker_are(desk):
     from api.inference import LateReporter, LateSuggester
 

@@ -235,6 +235,12 @@ def test_an_unknown_head_and_missing_weights_are_coded_errors(tmp_path):
     assert done.exit_code == 2
 
 
+def test_a_row_whose_weights_do_not_ship_says_so_and_how_to_train_some(tmp_path, monkeypatch):
+    monkeypatch.setattr("vision.heads.WEIGHTS", tmp_path)
+    with pytest.raises(ModelError, match=r"no weights of flair_lesions ship.*wetread train flair_lesions"):
+        run("flair_lesions", ["x"], tmp_path)
+
+
 def test_rows_of_the_head_ct_model_point_to_its_own_programs(tmp_path):
     with pytest.raises(InputError, match="wetread train findings"):
         train_model("ct_haemorrhage", tmp_path)

@@ -504,6 +504,16 @@ def test_changed_sentences_are_the_users_and_the_others_keep_their_source(desk):
         ("Bleed.", "model", ["f1"])]
 
 
+def test_a_sentence_put_back_as_the_model_wrote_it_is_the_models_again(desk):
+    draft = drafted(desk)["draft"]
+    edited = desk.edit_draft(draft["id"], {"impression": "No bleed."}, "anna", 1)
+    assert [s["provenance"] for s in edited["sentences"] if s["section"] == "impression"] == ["user"]
+    back = desk.edit_draft(draft["id"], {"impression": "Bleed. Called."}, "anna", 2)
+    assert [(s["text"], s["provenance"], s["findings"]) for s in back["sentences"] if s["section"] == "impression"] == [
+        ("Bleed.", "model", ["f1"]), ("Called.", "user", [])]
+    assert [version["sections"]["impression"] for version in back["history"]] == ["Bleed.", "No bleed.", "Bleed. Called."]
+
+
 def test_two_people_cannot_edit_one_version(desk):
     id = drafted(desk)["draft"]["id"]
     desk.edit_draft(id, {"impression": "A."}, "anna", 1)

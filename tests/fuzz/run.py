@@ -79,18 +79,17 @@ def wander(name: str, seconds: int) -> None:
     seeds = [path.read_bytes() for path in sorted((CORPUS / name).iterdir())]
     seed, count, until = time.time_ns(), 0, time.monotonic() + seconds
     draw = random.Random(seed)
+    FOUND.mkdir(exist_ok=True)
+    tried = FOUND / f"{name}-{seed}"
+    print(f"the input that is tried stands in {tried}", file=sys.stderr)
     while time.monotonic() < until:
         data = bytearray(draw.choice(seeds))
         for _ in range(draw.randint(1, 8)):
             change(data, draw, seeds)
         count += 1
-        try:
-            timed(one, name, bytes(data[:LENGTH_MAX]))
-        except BaseException:
-            FOUND.mkdir(exist_ok=True)
-            (FOUND / f"{name}-{seed}").write_bytes(data[:LENGTH_MAX])
-            print(f"input kept as {FOUND / f'{name}-{seed}'}", file=sys.stderr)
-            raise
+        tried.write_bytes(data[:LENGTH_MAX])        # before it is tried: a decoder may end the process
+        timed(one, name, bytes(data[:LENGTH_MAX]))
+    tried.unlink(missing_ok=True)
     print(f"Done {count} runs", file=sys.stderr)
 
 

@@ -126,7 +126,7 @@ ROWS = (
     Head("fmri_networks", "resting networks by an autoencoder of the next time point", "series", "fmri_networks", ("BOLD",), ("networks",),
          "map_correlation",
          "better than ICA", f"named in the {REVIEW}, no figure", floors.independent_components, "ICA (scikit-learn)", network="next time point",
-         loss="mse"),
+         loss="mse", also=(("ICA, its maps cut as the head's are", floors.components_cut),)),
     # ---------------------------------------------------------------- image to image
     Head("asl_boost", "six ASL repetitions' quality from one, with PD and T2", "image", "asl_boost", ("ASL", "PD", "T2"), ("ASL_SIX",),
          "rmse_percent",

@@ -15,12 +15,12 @@ from data.errors import InputError, OutputError
 from data.simulate.case import STRUCTURES
 from vision.heads import Head, head_named
 from vision.heads.channels import network_channels, prepare, scale_of
-from vision.heads.next_time import to_coarse
+from vision.heads.next_time import blurred, to_coarse
 from vision.heads.raw import rebuild_arrays
 
 SPLITS = {"train": 0.6, "validation": 0.15, "test": 0.25}       # of `size` cases; the review took 50-60 / 10-20 / 20-40 %
 SEEDS = {"train": 0, "validation": 10_000_000, "test": 20_000_000}
-FORMAT = 1                                                      # of the files: another one is made anew
+FORMAT = 2                                                      # of the files: another one is made anew
 
 
 @dataclass
@@ -111,11 +111,13 @@ def inside_of(head: Head, case: Any) -> NDArray[np.uint8]:
 
 
 def series_example(case: Any, facts: dict[str, Any]) -> Example:
-    """A BOLD series as (time, points of the brain), each point with mean 0 and spread 1."""
+    """A BOLD series as (time, points of the brain), each point with mean 0 and spread 1, then blurred."""
     series = next(iter(case.channels.values()))
     inside = case.structures > 0 if case.structures is not None and case.structures.any() else series.mean(0) > 0.3 * series.mean(0).max()
     flat = series[:, inside].astype(np.float32)
-    flat = (flat - flat.mean(0)) / np.maximum(flat.std(0), 1e-6)
+    level = np.zeros(series.shape, np.float32)
+    level[:, inside] = (flat - flat.mean(0)) / np.maximum(flat.std(0), 1e-6)
+    flat = blurred(level, inside, case.spacing_mm)
     arrays: dict[str, NDArray[Any]] = {"series": flat.astype(np.float16), "coarse": to_coarse(series).astype(np.float16),
                                        "brain": inside.astype(np.uint8)}
     if "maps" in case.truth:

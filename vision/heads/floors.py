@@ -243,3 +243,11 @@ def independent_components(head: Any, examples: Sequence[Any]) -> Answer:
         return FastICA(min(16, len(series) - 1), max_iter=300, tol=1e-3, random_state=0).fit_transform(series.T).T.astype(np.float32)
 
     return answer
+
+
+def components_cut(head: Any, examples: Sequence[Any]) -> Answer:
+    """ICA whose maps are cut to the points well above the rest, as NextTime's are."""
+    from vision.heads.next_time import cut
+
+    components = independent_components(head, examples)
+    return lambda example: cut(components(example))

@@ -561,8 +561,7 @@ def loss_series(head: Head, net: nn.Module, batch: Batch) -> Tensor:
 def predict_series(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
     """(networks, points): how each point of the brain follows each network."""
     assert isinstance(net, NextTime)
-    coarse, series = (torch.from_numpy(np.asarray(example[name], np.float32)).to(device) for name in ("coarse", "series"))
-    return net.maps(coarse, series).cpu().numpy()
+    return net.maps(torch.from_numpy(np.asarray(example["coarse"], np.float32)).to(device), np.asarray(example["series"], np.float32))
 
 
 def score_series(head: Head, maps: NDArray[np.float32], example: Example) -> Scores:
