@@ -10,7 +10,23 @@ from api.cds.prompt import LateRules, Prompt
 from api.errors import add_handlers
 from api.fhir.fetch import Fetcher
 from api.images import Images
-from api.routes import automation, cds, connections, dicomweb, drafts, fhir, login, monitor, orders, pages, protocols, reports, studies
+from api.routes import (
+    alerts,
+    automation,
+    cds,
+    connections,
+    dicomweb,
+    drafts,
+    fhir,
+    login,
+    monitor,
+    orders,
+    pages,
+    protocols,
+    report_templates,
+    reports,
+    studies,
+)
 from api.security import Gate, Tries
 from api.settings import Settings
 from api.views import STATIC, page
@@ -19,8 +35,8 @@ from data.errors import WetreadError
 
 ABOUT = ("Wetread suggests imaging protocols and drafts reports; a radiologist decides. Not a medical device. "
          "Beyond loopback send Authorization: Bearer KEY.")
-ROUTES = (protocols.router, orders.router, automation.router, monitor.router, studies.router, studies.dicomweb, dicomweb.router, drafts.router,
-          reports.router, cds.router, fhir.router, connections.router, login.router, pages.router)
+ROUTES = (protocols.router, orders.router, automation.router, monitor.router, alerts.router, studies.router, studies.dicomweb, dicomweb.router,
+          drafts.router, reports.router, report_templates.router, cds.router, fhir.router, connections.router, login.router, pages.router)
 
 
 def create_app(desk: Desk, settings: Settings) -> FastAPI:

@@ -135,7 +135,7 @@ def draft(
 def train(
     name: Annotated[str, typer.Argument(help="protocol, findings, report, or a row of `wetread head`")],
     out: Annotated[Path | None, typer.Option(help="Folder for the model, its card and checkpoints; not with --from-store.")] = None,
-    from_store: Annotated[bool, typer.Option("--from-store", help="protocol: learn from the desk's decisions; a new version below HOME.")] = False,
+    from_store: Annotated[bool, typer.Option("--from-store", help="protocol, report: learn from the desk's decisions or signatures.")] = False,
     data: Annotated[list[Path] | None, typer.Option(help="Your own material; default: what Wetread ships or simulates.")] = None,
     base: Annotated[str | None, typer.Option(help="protocol: a Hugging Face model on disk or hub to start from; heads: a head's folder.")] = None,
     size: Annotated[int | None, typer.Option(help="findings, heads: simulated studies; report: sentences an epoch.")] = None,
@@ -152,13 +152,14 @@ def train(
     db: Database = None,
 ) -> None:
     """Train a model; the shipped one is never overwritten."""
-    from api.training import known, train_model, train_on_decisions
+    from api.training import known, train_model, train_on_decisions, train_on_signatures
 
     known(name)             # an unknown model is named before anything else is asked for
     if from_store:
-        if name != "protocol":
-            wrong_use("--from-store goes with protocol: the desk decides on nothing else")
-        print(train_on_decisions(home, db, out=out, data=data, base=base, size=size, pictures=pictures, epochs=epochs))
+        if name not in ("protocol", "report"):
+            wrong_use("--from-store goes with protocol (decisions) and report (signatures): the desk decides on nothing else")
+        learn = train_on_decisions if name == "protocol" else train_on_signatures
+        print(learn(home, db, out=out, data=data, base=base, size=size, pictures=pictures, epochs=epochs))
         return
     if out is None:
         wrong_use("give --out FOLDER for the model, or --from-store")
@@ -175,11 +176,11 @@ def evaluate(
     epochs: int | None = None,
     authors: Annotated[str | None, typer.Option(help="protocol: letters of the authors to leave out in turn; default all.")] = None,
     size: Annotated[int | None, typer.Option(help="findings, report, heads: held-out simulated studies; reading: reports.")] = None,
-    pictures: Annotated[Path | None, typer.Option(help="findings: a folder of real head CT pictures with labels.csv.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="findings, report: a folder of real head CT pictures with labels.csv.")] = None,
     seed: int | None = None,
     device: Device = "auto",
     workers: Annotated[int | None, typer.Option(help="heads: processes that simulate.")] = None,
-    base: Annotated[Path | None, typer.Option(help="heads: weights taught by simulation alone, which the folds on real images start from.")] = None,
+    base: Annotated[Path | None, typer.Option(help="heads: weights of simulation alone for the folds on real images; report: models.")] = None,
 ) -> None:
     """Measure a model beside its floors; prints JSON, writes plots and the model card."""
     from api.training import evaluate_model

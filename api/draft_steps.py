@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from api.sending import build, post
+from api.sentence_steps import keep_outcomes
 from api.settings import Settings
 from api.store import Store, Tx, now
 from data.errors import InputError, NotFound, StateError
@@ -98,6 +99,7 @@ class DraftSteps:
             tx.audit(user, action, "draft", id)
             if status in SIGNED:
                 settle_study(tx, row["study_id"], id)
+                keep_outcomes(tx, id, version + 1, record, user)
             if sent:
                 post(tx, self.settings, key, "ORU^R01", raw, patient_id=study["patient_id"], order_id=order["id"] if order else None, draft_id=id,
                      study_id=study["id"], result_status=result)

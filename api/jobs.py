@@ -36,6 +36,7 @@ class Lane:
 LANES = {
     "intake": Lane(("message", "complete"), 8, 300.0, threads=2),
     "suggest": Lane(("suggest",), 8, 120.0, model="suggester"),
+    "alert": Lane(("alert",), 8, 60.0),
     "send": Lane(("send",), 1, 86_400.0, threads=8),       # a receiver has its own patience (api/hl7/sender.py)
     "archive": Lane(("results", "send-dicom", "commitment", "priors"), 1, 900.0),
     "draft": Lane(("draft",), 1, 900.0, model="reporter"),

@@ -55,7 +55,7 @@ def make_objects(home: Path, said: dict[str, Any], paths: list[Path], before: in
     from dataclasses import replace
 
     from api.dicom import results
-    from api.dicom.sr import report_text, with_type_2
+    from api.dicom.sr import Grounds, report_text, with_type_2
     from data.dicom import read_header, why_no_image
 
     images = []
@@ -74,11 +74,14 @@ def make_objects(home: Path, said: dict[str, Any], paths: list[Path], before: in
     identity = report.identity("SR")
     if before:
         identity = replace(identity, before=(identity.series_uid, report.uid("SR", before)))
-    made: list[tuple[str, Any]] = [("SR", report_text(said["status"], record["sections"], images, identity))]
     outlines, segments = None, {}
     volume, masks, series = outlined(home, report.findings, paths, images)
     if masks:
         outlines, segments = results.segmentation(report, volume, masks, series), {id: n for n, id in enumerate(masks, 1)}
+    found = {finding["id"]: finding for finding in report.findings}
+    grounds = Grounds(record["sentences"], found, outlines, segments, {id: report.uid(f"track:{id}", 0) for id in found})
+    made: list[tuple[str, Any]] = [("SR", report_text(said["status"], record["sections"], images, identity, grounds))]
+    if outlines is not None:
         made.append(("SEG", outlines))
     made += [("MEASUREMENTS", results.measurements(report, images, segments, outlines)), ("KO", results.key_images(report, images))]
     return [(kind, as_file(dataset)) for kind, dataset in made if dataset is not None]

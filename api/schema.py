@@ -228,6 +228,44 @@ draft_versions = Table(
     UniqueConstraint("draft_id", "version"),
 )
 
+alerts = Table(
+    "alerts", metadata,
+    Column("id", Number, primary_key=True),
+    Column("study_id", Words, ForeignKey("studies.id"), nullable=False),
+    Column("draft_id", Text, nullable=False),               # the first that raised it
+    Column("code", Text, nullable=False),
+    Column("record", Json, nullable=False),                 # the finding as the draft had it, and the threshold
+    Column("state", Text, nullable=False),                  # open, escalated, acknowledged
+    Column("raised", Text, nullable=False),
+    Column("due", Text, nullable=False),                    # escalated when nobody acknowledged it by then
+    Column("escalated", Text, nullable=False, server_default=""),
+    Column("acknowledged", Text, nullable=False, server_default=""),
+    Column("acknowledged_by", Words, nullable=False, server_default=""),
+    Column("note", Words, nullable=False, server_default=""),           # of who acknowledged: whom they told
+    UniqueConstraint("study_id", "code"),
+    Index("alerts_state", "state", "due"),
+)
+
+sentence_outcomes = Table(
+    "sentence_outcomes", metadata,
+    Column("id", Number, primary_key=True),
+    Column("draft_id", Text, ForeignKey("drafts.id"), nullable=False),
+    Column("version", Integer, nullable=False),             # the signed one
+    Column("number", Integer, nullable=False),              # place in the draft as the machine wrote it
+    Column("section", Text, nullable=False),
+    Column("codes", Json, nullable=False),                  # of the findings it was written for
+    Column("provenance", Text, nullable=False),             # model or template
+    Column("outcome", Text, nullable=False),                # keep, edit, delete
+    Column("distance", Float, nullable=False),              # words changed over the longer text's words, 0 to 1
+    Column("written", Words, nullable=False),
+    Column("signed", Words, nullable=False),                # "" when deleted
+    Column("model", Words, nullable=False),
+    Column("user", Words, nullable=False),
+    Column("time", Text, nullable=False),
+    UniqueConstraint("draft_id", "number"),
+    Index("sentence_outcomes_time", "time"),
+)
+
 outbox = Table(
     "outbox", metadata,
     Column("id", Number, primary_key=True),

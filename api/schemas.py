@@ -97,6 +97,10 @@ class Step(Given):
     version: Annotated[int, Field(ge=1, le=2**31, description="The version that was seen; another one is answered 409.")]
 
 
+class Acknowledgement(Given):
+    note: Annotated[str, Field(max_length=2000, description="Whom you told, and how.")] = ""
+
+
 class Edit(Step):
     sections: Sections
 

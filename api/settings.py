@@ -84,6 +84,7 @@ class Settings:
     device: str = "auto"                        # auto, cpu or cuda
     quiet_period_s: float = 5.0                 # without a new instance, after which a study is complete
     outbox: tuple[Destination, ...] = ()
+    alert_destination: str = ""                 # of the outbox, which is told of alerts that nobody acknowledged in time; "" tells none
     mllp_peers: tuple[str, ...] = ()            # addresses or networks; loopback always may speak
     mllp_tls_certificate: str = ""              # as in MllpListener, for the port `mllp`
     mllp_tls_key: str = ""
@@ -109,6 +110,8 @@ class Settings:
         if not self.db:
             object.__setattr__(self, "db", f"sqlite:///{self.home / 'wetread.db'}")
         object.__setattr__(self, "public_url", (self.public_url or f"http://{self.host}:{self.http}").rstrip("/"))
+        if self.alert_destination and self.alert_destination not in {row.name for row in self.outbox}:
+            raise InputError(f"setting alert_destination is '{self.alert_destination}', which is no name in outbox; name one of it, or leave it out")
         if not self.cds_jwt and self.api_key_required:
             raise InputError(f"setting cds_jwt is false and host is {self.host}; CDS Hooks without tokens are for loopback only")
 
@@ -360,7 +363,7 @@ def fhir_servers(value: Any) -> tuple[FhirServer, ...]:
 
 SETTINGS: dict[str, Callable[[Any], Any]] = {
     "db": words, "host": words, "http": port, "mllp": port, "dicom": port, "device": device, "quiet_period_s": seconds,
-    "outbox": destinations, "mllp_peers": peers, "mllp_tls_certificate": words, "mllp_tls_key": words,
+    "outbox": destinations, "alert_destination": words, "mllp_peers": peers, "mllp_tls_certificate": words, "mllp_tls_key": words,
     "mllp_tls_authority": words, "mllp_time_zone": time_zone, "mllp_charset": charset, "mllp_listeners": mllp_listeners,
     "dicom_peers": peers, "ae_title": words, "automation": switch,
     "dicom_nodes": nodes, "dicom_tls_certificate": words, "dicom_tls_key": words, "dicom_tls_authority": words,

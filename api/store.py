@@ -31,7 +31,7 @@ from data.errors import InputError, NotFound, StateError, StoreError, StoreFull
 
 log = logging.getLogger("wetread.store")
 
-HEAD = "0005"               # the newest revision in api/migrations/versions
+HEAD = "0006"               # the newest revision in api/migrations/versions
 BUSY_TIMEOUT_S = 10.0
 BATCH = 512                 # messages one transaction takes; beyond it latency grows and nothing is gained
 LINGER_S = 0.005            # between two messages of a feed under load

@@ -13,6 +13,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from api.alert_steps import raise_alerts
 from api.draft_steps import draft_dict
 from api.order_steps import order_from_record, order_of_study, present, surviving_id
 from api.schema import TABLES
@@ -224,6 +225,7 @@ def keep_draft(tx: Tx, id: str, study_id: str, revision: int, draft: Draft) -> N
     tx.insert("drafts", id=id, study_id=study_id, revision=revision, status=draft.status, version=1, record=as_json(draft),
               created=now(), updated=now())
     tx.insert("draft_versions", draft_id=id, version=1, status=draft.status, record=as_json(draft), user="", time=now())
+    raise_alerts(tx, study_id, id, draft)
     signed = False
     for other in tx.find("drafts", study_id=study_id, lock=True):
         signed |= other["status"] in ("final", "amended")

@@ -16,7 +16,7 @@ MODELS: dict[str, tuple[str, str, str, str, tuple[str, ...]]] = {
     "protocol": ("nlp.train_protocol", "nlp.evaluate_protocol", "", "", ("size", "pictures", "epochs")),
     "findings": ("vision.train_findings", "vision.evaluate_findings", "studies", "studies", ("authors", "epochs")),
     "reading": ("", "nlp.evaluate_reading", "", "texts", ("authors", "epochs", "pictures")),
-    "report": ("vision.train_report", "vision.evaluate_report", "graphs", "studies", ("authors", "epochs", "pictures")),
+    "report": ("vision.train_report", "vision.evaluate_report", "graphs", "studies", ("authors", "epochs")),
 }
 HEAD_REFUSED = ("authors", "pictures")      # options that the heads of vision.heads.HEADS have no use for
 
@@ -95,15 +95,55 @@ def train_on_decisions(home: Path, db: str | None, **options: Any) -> str:
         f"To watch it beside the shown model first: wetread model shadow {version} --home {home}"])
 
 
+def train_on_signatures(home: Path, db: str | None, **options: Any) -> str:
+    """Teach a decoder the sentences that were signed; what came of it, in words."""
+    from api.report_learning import train_from_signatures
+    from api.settings import read_settings
+    from api.store import Store
+
+    if asked := [name for name, value in options.items() if value is not None]:
+        raise InputError(f"--{asked[0].replace('_', '-')} has no meaning beside --from-store; leave it out")
+    settings = read_settings(home, **({"db": db} if db else {}))
+    store = Store.open(settings.db, settings.home)
+    try:
+        done = train_from_signatures(store, reporter())
+    finally:
+        store.close()
+    left_out = "".join(f"; left out, {why}: {count}" for why, count in done["exported"]["left out"].items())
+    return "\n".join([f"{done['exported']['sentences']} signed sentences, in {home / 'learning' / 'sentences.jsonl'}{left_out}",
+                      json.dumps(done["figures"]), f"A decoder that learnt them lies in {done['folder']}; the shipped one still writes."])
+
+
 def evaluate_model(name: str, out: Path | None, **options: Any) -> dict[str, Any]:
     if name not in MODELS:
         return evaluate_head(name, out, **options)
-    for option in ("workers", "base"):
-        if options.pop(option, None):
+    for option in ("workers",) if name == "report" else ("workers", "base"):
+        if options.get(option):
             raise InputError(f"--{option} has no meaning for {name}; leave it out")
+        options.pop(option, None)
     _, program, _, size_name, refused = row_of(name)
+    if name == "report":
+        from api.bench_report import seconds_to_stored_draft
+
+        options |= {"stored_s": seconds_to_stored_draft}
+        for home in options.get("data") or ():
+            if (home / "wetread.db").is_file():
+                keep_signed_reports(home)
     figures: dict[str, Any] = import_module(program).main(out=out, report=reporter(), **given(name, options, size_name, refused))
     return figures
+
+
+def keep_signed_reports(home: Path) -> None:
+    """A HOME is measured on by its signed reports, as they are now."""
+    from api.report_learning import export_reports
+    from api.settings import read_settings
+    from api.store import Store
+
+    store = Store.open(read_settings(home).db, home)
+    try:
+        export_reports(store)
+    finally:
+        store.close()
 
 
 def known(name: str) -> None:

@@ -30,6 +30,7 @@ def handlers(desk: Desk, sender: Sender) -> dict:
         "shadow": desk.shadow_order,
         "complete": desk.complete_quiet_study,
         "draft": desk.draft_study,
+        "alert": desk.escalate_alert,
         "send": sender.send_queue,
         "results": desk.make_results,
         "send-dicom": ResultSender(desk.store, desk.settings).send_result,

@@ -1,6 +1,7 @@
 """The desk: every step on orders, studies and drafts, one method each; routes, listeners and jobs call only this."""
 from typing import Any
 
+from api.alert_steps import AlertSteps
 from api.automation import AutomationSteps
 from api.cds_steps import CdsSteps
 from api.connection_steps import ConnectionSteps
@@ -11,14 +12,15 @@ from api.order_steps import OrderSteps
 from api.procedure_steps import ProcedureSteps
 from api.report_steps import ReportSteps
 from api.result_steps import ResultSteps
+from api.sentence_steps import SentenceSteps
 from api.settings import Settings
 from api.shadow import ShadowSteps
 from api.store import Store
 from api.study_steps import StudySteps
 
 
-class Desk(OrderSteps, AutomationSteps, ModelSteps, ShadowSteps, ProcedureSteps, StudySteps, DraftSteps, ReportSteps, ResultSteps, CdsSteps,
-           FhirSteps, ConnectionSteps):
+class Desk(OrderSteps, AutomationSteps, ModelSteps, ShadowSteps, ProcedureSteps, StudySteps, AlertSteps, DraftSteps, SentenceSteps, ReportSteps,
+           ResultSteps, CdsSteps, FhirSteps, ConnectionSteps):
     """`suggester` has .suggest(order) -> Suggestion, `reporter` .draft(study, order) -> (Draft, masks by name).
 
     `shadow` is a second suggester, or None: what it says is stored and shown to nobody.

@@ -23,7 +23,7 @@ def render(finding: Finding) -> str:
     else:
         side = {"left": "left ", "right": "right ", "bilateral": "bilateral "}.get(finding.side or "", "")
         count = f"{finding.count} " if finding.count is not None else ""
-        size = f", {number(finding.volume_ml)} mL" if finding.volume_ml is not None else ""
+        size = "".join(f", {number(value)} {unit}" for value, unit in ((finding.size_mm, "mm"), (finding.volume_ml, "mL")) if value is not None)
         words = f"{count}{side}{noun.removesuffix('s') if finding.count == 1 and noun.endswith('bleeds') else noun}{size}"
     return (f"Possible {words}." if finding.band == "hedge" else f"{words[0].upper()}{words[1:]}.")
 
@@ -63,9 +63,32 @@ NOUNS = {
     "microbleeds": ("cerebral microbleeds", "microhaemorrhages"),
     "hydrocephalus": ("hydrocephalus",),
     "hippocampal_atrophy": ("hippocampal atrophy", "medial temporal atrophy"),
+    "contusion": ("cerebral contusion", "brain contusion"),
+    "herniation": ("brain herniation", "cerebral herniation"),
+    "ventricular_enlargement": ("ventriculomegaly",),
+    "pneumocephalus": ("pneumocephalus",),
+    "extra_axial_collection": ("extra-axial collection", "extra-axial fluid collection"),
+    "chronic_infarct": ("chronic infarct", "old infarct"),
+    "encephalomalacia": ("encephalomalacia",),
+    "occlusion": ("arterial occlusion",),
+    "thrombosis": ("venous sinus thrombosis", "dural venous sinus thrombosis"),
+    "aneurysm": ("intracranial aneurysm", "cerebral aneurysm"),
+    "vascular_malformation": ("vascular malformation",),
+    "mass": ("intracranial mass",),
+    "oedema": ("vasogenic oedema",),
+    "enhancement": ("contrast enhancement",),
+    "cyst": ("intracranial cyst",),
+    "infection": ("intracranial infection",),
+    "atrophy": ("global cerebral atrophy", "generalised cerebral atrophy"),
+    "sinus_disease": ("paranasal sinus disease",),
+    "mastoid_effusion": ("mastoid effusion",),
+    "postoperative_change": ("postoperative change",),
+    "artefact": ("artefact",),
+    "normal_variant": ("normal variant",),
 }
 # nouns without a singular or an article
-PLAIN = r"metastases|lesions|plaques|changes|disease|microbleeds|microhaemorrhages|hydrocephalus|atrophy"
+PLAIN = (r"metastases|lesions|plaques|changes|disease|microbleeds|microhaemorrhages|hydrocephalus|atrophy|ventriculomegaly|pneumocephalus|"
+         r"encephalomalacia|thrombosis|oedema|enhancement|infection|change|herniation")
 NO_ARTICLE = re.compile(rf" an? ((?:<side> )?(?:[\w-]+ )*(?:{PLAIN})\b)")
 STATED = ("There is a {what}.", "{what} is seen.", "{what} is present.", "Findings of {what}.")
 HEDGED = ("Possible {what}.", "There may be a {what}.", "Suspected {what}; correlate clinically.", "Possible {what} is noted.")

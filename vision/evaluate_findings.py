@@ -39,18 +39,28 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 60, s
     figures: dict[str, Any] = {"model": model.version, "simulated": on_simulated(model, studies, seed, anatomy, report)}
     if data is not None:
         figures["real heads without haemorrhage"] = on_real_volumes(model, real_volumes(data))
-        if real := read_labelled_pictures(data):
-            heads = list_anatomies(anatomy)
-            slices = slices or make_slices(SIMULATED, 1, anatomy, slice(0, max(1, round(len(heads) * 0.8))), report)
-            body, drawn = learned or learn_body(real, all_on_grid(real), slices, BODY_STEPS, device=device, report=report)
-            figures["picture net, five folds"], blind = cross_validate(real, body, drawn, device, report)
-            figures["drafts of groups held out"] = held_out_drafts(model, blind, real)
+        figures |= on_real_pictures(model, data, device, report, anatomy, slices, learned)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
         (out / "card.md").write_text(card(figures))
         plot(figures, out / "findings.png")
     return figures
+
+
+def on_real_pictures(model: FindingModel, data: Path, device: str, report: Callable[..., None], anatomy: Path | None = None,
+                     slices: Slices | None = None, learned: tuple[PictureNet, Drawn] | None = None) -> dict[str, Any]:
+    """Labelled pictures of `data`, each answered by nets that did not see its group; empty when there are none."""
+    real = read_labelled_pictures(data)
+    if not real:
+        return {}
+    if anatomy is None and (data / "synthseg_labelmaps").is_dir():
+        anatomy = data / "synthseg_labelmaps"
+    heads = list_anatomies(anatomy)
+    slices = slices or make_slices(SIMULATED, 1, anatomy, slice(0, max(1, round(len(heads) * 0.8))), report)
+    body, drawn = learned or learn_body(real, all_on_grid(real), slices, BODY_STEPS, device=device, report=report)
+    figures, blind = cross_validate(real, body, drawn, device, report)
+    return {"picture net, five folds": figures, "drafts of groups held out": held_out_drafts(model, blind, real)}
 
 
 def on_simulated(model: FindingModel, studies: int, seed: int, anatomy: Path | None, report: Callable[..., None]) -> dict[str, Any]:

@@ -1,91 +1,121 @@
-"""Measure drafts through the whole image path, beside a constant report, shuffled images and true labels."""
+"""Measure drafts through the whole image path, beside a constant report, shuffled images and true labels.
+
+Simulated studies whose truth is known, or with `data` somebody's studies with their reports (data/report_studies.py).
+"""
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
-
+from data.critical import critical_findings
+from data.model_files import MODELS
 from data.records import Draft, Finding
 from data.simulator import simulate_head_ct
-from nlp.assertions import Assertion, read_report
+from nlp.evaluate_reading import BARS as READING_BARS
 from nlp.evaluate_reading import table
-from nlp.sentences import fill, group_findings
+from nlp.sentences import fill, group_findings, paraphrase
+from nlp.text_metrics import text_metrics
+from vision.evaluate_findings import on_real_pictures
+from vision.evaluate_wording import wording, write
+from vision.findings import FindingModel
+from vision.report_card import bars_of, write_card
+from vision.report_scores import CONSTANT, alert_table, haemorrhage_table, ratio, score, shuffled, sureness, unsupported
 from vision.reporter import Reporter
 
 # what a simulated head CT can have, beside the haemorrhage of no known kind
 CODES = ("epidural_haemorrhage", "subdural_haemorrhage", "subarachnoid_haemorrhage", "intraparenchymal_haemorrhage", "intraventricular_haemorrhage",
          "midline_shift", "mass_effect", "skull_fracture")
-CONSTANT = "No intracranial haemorrhage, midline shift, mass effect or skull fracture."
+GRAPHS = 1600           # some 10,000 sentences
+SLICES_MM = 4.0         # of the 40-slice study that is timed
 
 
 def main(data: Path | None = None, out: Path | None = None, studies: int = 60, seed: int = 5000, device: str = "cpu",
-         report: Callable[..., None] = lambda *a, **k: None, pictures: Path | None = None) -> dict[str, Any]:
-    """Draft simulated head CTs whose truth is known, read the drafts back and compare; prints nothing, returns the figures.
+         report: Callable[..., None] = lambda *a, **k: None, pictures: Path | None = None, base: Path | None = None, graphs: int = GRAPHS,
+         stored_s: Callable[[str], float] | None = None) -> dict[str, Any]:
+    """Print nothing, return the figures; with `out` also figures.json, card.md and plots.
 
     Args:
-        data: a folder of models (findings, report), default the shipped ones.
-        pictures: measured by evaluate_findings, since a real picture here has no report to compare with.
+        data: a folder of studies with reports in a layout of data/report_studies.py; without it simulated studies.
+        studies: at most so many.
+        pictures: a folder of real head CT pictures with labels; without it their row is that of the finding model's card.
+        base: a folder of models (findings/, report/) instead of the shipped ones.
+        graphs: random graphs for the text half.
+        stored_s: seconds from a complete study to its stored draft, measured by the shell.
     """
-    reporter = Reporter.load(data, device)
+    folder = Path(base) if base else None
+    reporter = Reporter.load(folder, device)
+    if data is not None:
+        from vision.evaluate_records import on_records
+
+        figures = on_records(reporter, Path(data), studies, seed, report)
+    else:
+        figures = on_simulated(reporter, studies, seed, report)
+        figures["text half"] = wording(reporter, graphs, seed, report)
+        figures["real head CT"] = on_real(folder, pictures, device, report)
+        figures["speed"] = speed(reporter, folder, device, seed, stored_s)
+        figures["bars"] = bars_of(figures)
+    figures["command"] = command_of(studies, seed, data, pictures, base)
+    if out is not None:
+        write_card(Path(out), figures)
+    return figures
+
+
+def on_simulated(reporter: Reporter, studies: int, seed: int, report: Callable[..., None]) -> dict[str, Any]:
     drafts, truths = [], []
     for i in range(studies):
         simulated = simulate_head_ct(seed + i)
         drafts.append(reporter.draft(simulated.study)[0])
         truths.append(simulated.findings)
-        report(i + 1, studies)
+        report(i + 1, studies, phase="simulated studies")
     texts = [draft.sections["findings"] for draft in drafts]
-    order = np.random.default_rng(seed).permutation(studies)
-    shuffled = [texts[order[i] if order[i] != i else (i + 1) % studies] for i in range(studies)]
-    figures = {
-        "studies": studies, "seed": seed,
-        "drafts": score(texts, truths), "constant report": score([CONSTANT] * studies, truths), "shuffled images": score(shuffled, truths),
-        "true labels": score([from_truth(reporter, truth) for truth in truths], truths),
-        "distinct drafts": len(set(texts)),
-        "sentences": sum(int(draft.model["sentences"]) for draft in drafts),
+    whole = [f"FINDINGS: {text}\n\nIMPRESSION: {draft.sections['impression']}\n" for text, draft in zip(texts, drafts, strict=True)]
+    perfect = [" ".join(s.text for s in write(reporter, truth)[0] if s.section == "findings") for truth in truths]
+    rows = {"drafts": texts, "constant report": [CONSTANT] * studies, "shuffled images": shuffled(texts, seed), "true labels": perfect}
+    loose = [(code, text) for draft, text in zip(drafts, whole, strict=True)
+             for code in unsupported(text, [f.code for f in draft.findings if f.present and f.band != "omit"])]
+    sentences = sum(s.section in ("findings", "impression") for draft in drafts for s in draft.sentences)
+    references = [reference(truth, Random(seed + i)) for i, truth in enumerate(truths)]
+    return {
+        "studies": studies, "seed": seed, "codes": list(CODES),
+        **{name: score(said, truths, CODES) for name, said in rows.items()},
+        "haemorrhage": {name: haemorrhage_table(said, truths) for name, said in rows.items()},
+        "distinct drafts": len(set(texts)), "distinct graphs": len({key_of(draft) for draft in drafts}),
+        "sentences": sentences, "unsupported positives": len(loose),
         "replaced by template": sum(int(draft.model["replaced_by_template"]) for draft in drafts),
         "worded by the model": share_by_model(drafts),
-        "errors noticed by the re-reader": table([f"FINDINGS: {text}\n\nIMPRESSION: {draft.sections['impression']}\n"
-                                                  for text, draft in zip(texts, drafts, strict=True)], seed)["kinds"],
+        "sureness": sureness(drafts, truths), "alerts": alert_table(drafts, truths, critical_findings()),
+        "errors noticed by the re-reader": table(whole, seed)["kinds"], "errors, bars": READING_BARS,
+        "text metrics": {name: text_metrics(said, references) for name, said in rows.items()},
     }
-    if out is not None:
-        write_card(Path(out), figures, studies, seed)
-    return figures
 
 
-def score(texts: Sequence[str], truths: Sequence[Sequence[Finding]]) -> dict[str, Any]:
-    """Finding by finding from the text: stated or possible counts as said; side and size only where both have one."""
-    hit = {code: np.zeros(3, int) for code in CODES}        # right, said wrongly, not said
-    sides, errors_ml, errors_mm = [], [], []
-    for text, truth in zip(texts, truths, strict=True):
-        said: dict[str, Assertion] = {a.code: a for a in read_report(text) if a.polarity != "absent" and a.context == "now"}
-        there = {finding.code: finding for finding in truth if finding.present}
-        for code in CODES:
-            hit[code] += (code in said and code in there, code in said and code not in there, code not in said and code in there)
-            if code in said and code in there:
-                a, b = said[code], there[code]
-                if b.side in ("left", "right"):
-                    sides.append(a.side == b.side)
-                if a.volume_ml is not None and b.volume_ml is not None:
-                    errors_ml.append(abs(a.volume_ml - b.volume_ml))
-                if a.size_mm is not None and b.size_mm is not None:
-                    errors_mm.append(abs(a.size_mm - b.size_mm))
-    total = sum(hit.values())
-    return {"precision": ratio(total[0], total[0] + total[1]), "recall": ratio(total[0], total[0] + total[2]),
-            "F1": ratio(2 * total[0], 2 * total[0] + total[1] + total[2]),
-            "by finding": {code: {"F1": ratio(2 * h[0], 2 * h[0] + h[1] + h[2]), "there": int(h[0] + h[2]), "said": int(h[0] + h[1])}
-                           for code, h in hit.items()},
-            "side right": ratio(sum(sides), len(sides)), "sides": len(sides),
-            "median error mL": middle(errors_ml), "median error mm": middle(errors_mm)}
+def on_real(models: Path | None, pictures: Path | None, device: str, report: Callable[..., None]) -> dict[str, Any]:
+    """Real head CT pictures, five folds by group: decided rightly, and the abstentions apart (vision/evaluate_findings.py)."""
+    folder = (models or MODELS) / "findings"
+    if pictures is not None:
+        found = on_real_pictures(FindingModel.load(folder, device), Path(pictures), device, report)["picture net, five folds"]
+        source = f"--pictures {pictures}"
+    else:
+        found = json.loads((folder / "card.json").read_text())["figures"].get("picture net, five folds", {})
+        source = "the finding model's card (wetread evaluate findings)"
+    rows = {name: row for name, row in found.items() if isinstance(row, dict) and row.get("decided") is not None}
+    return {"from": source, **{name: {"pictures": row["pictures"], "abstained": round(1 - row["decided"], 4),
+                                      "right of those decided": row["accuracy_decided"],
+                                      "always the commoner answer": row["floor_accuracy_constant"]} for name, row in rows.items()}}
 
 
-def from_truth(reporter: Reporter, truth: Sequence[Finding]) -> str:
-    """What the text half writes when the graph is right: the ceiling of the figures."""
-    groups = group_findings(truth)
-    if reporter.decoder is None:
-        return " ".join(sentence.text for sentence in reporter.word(groups, np.zeros((1, 1), np.float32))[0])
-    return " ".join(fill(text, group[0]) for (text, _), group in zip(reporter.decoder.write(groups), groups, strict=True))
+def reference(truth: Sequence[Finding], chance: Random) -> str:
+    """The truth as another hand would word it: what BLEU and its like compare with."""
+    return " ".join(fill(paraphrase(group, chance), group[0]) for group in group_findings(truth))
+
+
+def key_of(draft: Draft) -> str:
+    return repr([(f.code, f.present, f.band, f.side, f.size_mm, f.volume_ml, f.count) for f in draft.findings if f.present and f.band != "omit"]
+                + [f.code for f in draft.findings if not f.present and f.band == "state"])
 
 
 def share_by_model(drafts: Sequence[Draft]) -> float | None:
@@ -93,34 +123,31 @@ def share_by_model(drafts: Sequence[Draft]) -> float | None:
     return ratio(sum(said), len(said))
 
 
-def ratio(part: float, whole: float) -> float | None:
-    return round(float(part) / float(whole), 4) if whole else None
+# ---------------------------------------------------------------- speed and memory
+
+def speed(reporter: Reporter, models: Path | None, device: str, seed: int, stored_s: Callable[[str], float] | None) -> dict[str, Any]:
+    """Seconds a draft of a 40-slice CT memory of a process that does nothing else, and the decoder beside others."""
+    study = simulate_head_ct(seed, slice_mm=SLICES_MM).study
+    start = time.perf_counter()
+    reporter.draft(study)
+    figures: dict[str, Any] = {"slices": len(study.volumes[0].pixels), "seconds a draft": round(time.perf_counter() - start, 2),
+                               "memory of the image path, MB": memory_mb(models)}
+    if stored_s is not None:
+        figures["seconds from complete study to stored draft"] = round(stored_s(device), 2)
+    return figures
 
 
-def middle(values: Sequence[float]) -> float | None:
-    return round(float(np.median(values)), 2) if values else None
+def memory_mb(models: Path | None) -> int:
+    """Largest resident memory of a process that only drafts one 40-slice CT."""
+    code = ("import sys; from pathlib import Path; from vision.reporter import Reporter; from data.simulator import simulate_head_ct; "
+            f"study = simulate_head_ct(1, slice_mm={SLICES_MM}).study; open('/proc/self/clear_refs', 'w').write('5'); "
+            "Reporter.load(Path(sys.argv[1]) if sys.argv[1] else None).draft(study); "
+            "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))")
+    done = subprocess.run([sys.executable, "-c", code, str(models.absolute() if models else "")], capture_output=True, text=True, check=True,
+                          cwd=Path(__file__).parent.parent)
+    return round(int(done.stdout) / 1024)
 
 
-def write_card(out: Path, figures: dict[str, Any], studies: int, seed: int) -> None:
-    """figures.json, drafts.png and card.md; the card stands beside the command that made it."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "figures.json").write_text(json.dumps(figures, indent=1))
-    rows = ("drafts", "constant report", "shuffled images", "true labels")
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for k, row in enumerate(rows):
-        axes.bar(np.arange(len(CODES)) + (k - 1.5) * 0.2, [figures[row]["by finding"][code]["F1"] or 0 for code in CODES], 0.2, label=row)
-    axes.set_xticks(range(len(CODES)), [code.replace("_haemorrhage", "").replace("_", " ") for code in CODES], rotation=30, ha="right")
-    axes.set_ylabel("F1, read from the text")
-    axes.set_title(f"{studies} simulated head CTs")
-    axes.legend()
-    figure.savefig(out / "drafts.png", dpi=100)
-    lines = ["# Draft reports of head CT", "", f"`wetread evaluate report --size {studies} --seed {seed}`, simulated studies only.", "",
-             "| row | precision | recall | F1 | side right | median mL error | median mm error |", "|---|---|---|---|---|---|---|"]
-    for row in rows:
-        f = figures[row]
-        lines.append(f"| {row} | {f['precision']} | {f['recall']} | {f['F1']} | {f['side right']} ({f['sides']}) | {f['median error mL']} "
-                     f"| {f['median error mm']} |")
-    lines += ["", f"{figures['distinct drafts']} distinct drafts of {studies}; {figures['replaced by template']} of {figures['sentences']} "
-              "sentences did not read back as their findings and were replaced by the template.", "", "![F1 by finding](drafts.png)", ""]
-    (out / "card.md").write_text("\n".join(lines))
+def command_of(studies: int, seed: int, data: Path | None, pictures: Path | None, base: Path | None) -> str:
+    options = (("data", data), ("size", studies), ("seed", seed), ("pictures", pictures), ("base", base))
+    return "wetread evaluate report" + "".join(f" --{name} {value}" for name, value in options if value is not None)

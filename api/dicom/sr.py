@@ -1,8 +1,9 @@
 """A draft as DICOM Basic Text SR (PS3.3 A.35.1), content as TID 2000 Basic Diagnostic Imaging Report."""
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -45,7 +46,8 @@ def write_report(draft: Draft, study_path: Path, out: Path) -> None:
     images = [image for image in images if image.get("SOPInstanceUID") and image.get("StudyInstanceUID") == draft.study]
     if not images:
         raise ImageError(f"{study_path} has no DICOM instance of study {draft.study}; a DICOM SR is written for DICOM studies only")
-    report = report_text(draft.status, draft.sections, images, Identity(generate_uid(), generate_uid(), 1))
+    grounds = Grounds([asdict(sentence) for sentence in draft.sentences], {finding.id: asdict(finding) for finding in draft.findings})
+    report = report_text(draft.status, draft.sections, images, Identity(generate_uid(), generate_uid(), 1), grounds)
     report.save_as(out, enforce_file_format=True)
 
 
@@ -69,15 +71,28 @@ class Identity:
     before: tuple[str, str] | None = None       # (series UID, SOP UID)
 
 
-def report_text(status: str, sections: dict[str, str], images: list[Dataset], identity: Identity) -> FileDataset:
-    """The report as a data set; `images` are the headers of the instances that were read."""
+@dataclass(frozen=True)
+class Grounds:
+    """What sentences rest on: their findings with the slices they are seen on, and the segment of each in `outlines` (SEG) when there is one."""
+
+    sentences: list[dict[str, Any]]
+    findings: dict[str, dict[str, Any]]
+    outlines: Dataset | None = None
+    segments: dict[str, int] = field(default_factory=dict)      # finding id -> number in outlines
+    uids: dict[str, str] = field(default_factory=dict)          # finding id -> its tracking UID in the measurements
+
+
+def report_text(status: str, sections: dict[str, str], images: list[Dataset], identity: Identity, grounds: Grounds | None = None) -> FileDataset:
+    """The report as a data set; `images` are the headers of the instances that were read. With `grounds` each sentence names its images."""
     report = header(images[0], status, identity)
-    report.CurrentRequestedProcedureEvidenceSequence = Sequence([evidence(images)])
+    outlines = [grounds.outlines] if grounds and grounds.outlines is not None else []
+    report.CurrentRequestedProcedureEvidenceSequence = Sequence([evidence([*images, *outlines])])
     if identity.before:
         reference = Dataset()
         reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = BasicTextSRStorage, identity.before[1]
         report.PredecessorDocumentsSequence = Sequence([referenced(images[0].StudyInstanceUID, {identity.before[0]: [reference]})])
-    report.ContentSequence = Sequence([*context(identity.signed_by), *(container(name, text) for name, text in sections.items() if text.strip())])
+    report.ContentSequence = Sequence([*context(identity.signed_by),
+                                       *(container(name, text, images, grounds) for name, text in sections.items() if text.strip())])
     return report
 
 
@@ -172,14 +187,53 @@ def referenced(study_uid: str, series: dict[str, list[Dataset]]) -> Dataset:
     return study
 
 
-def container(name: str, text: str) -> Dataset:
-    section, words = Dataset(), Dataset()
-    section.RelationshipType, section.ValueType, section.ContinuityOfContent = "CONTAINS", "CONTAINER", "SEPARATE"
-    section.ConceptNameCodeSequence = coded(*HEADINGS[name])
-    words.RelationshipType, words.ValueType, words.TextValue = "CONTAINS", "TEXT", text
-    words.ConceptNameCodeSequence = coded(*TEXTS[name])
-    section.ContentSequence = Sequence([words])
+def container(name: str, text: str, images: list[Dataset], grounds: Grounds | None) -> Dataset:
+    """A section: a text for each sentence, with what it was inferred from; one text where the sentences are not the section's words."""
+    section = item("CONTAINS", "CONTAINER", HEADINGS[name])
+    section.ContinuityOfContent = "SEPARATE"
+    own = [sentence for sentence in grounds.sentences if sentence["section"] == name] if grounds else []
+    if not grounds or "".join("".join(s["text"] for s in own).split()) != "".join(text.split()) or not any(s["findings"] for s in own):
+        section.ContentSequence = Sequence([words(name, text)])
+        return section
+    parts = []
+    for sentence in own:
+        part = words(name, sentence["text"])
+        if places := inferred_from(sentence, images, grounds):
+            part.ContentSequence = Sequence(places)
+        if len(sentence["findings"]) == 1 and (uid := grounds.uids.get(sentence["findings"][0])):
+            part.ObservationUID = uid
+        parts.append(part)
+    section.ContentSequence = Sequence(parts)
     return section
+
+
+def words(name: str, text: str) -> Dataset:
+    found = item("CONTAINS", "TEXT", TEXTS[name])
+    found.TextValue = text
+    return found
+
+
+def inferred_from(sentence: dict[str, Any], images: list[Dataset], grounds: Grounds) -> list[Dataset]:
+    """The slices its findings are seen on, and their segments. Source: PS3.3 table A.35.1-2 (TEXT INFERRED FROM IMAGE), C.18.4."""
+    by_uid = {str(image.SOPInstanceUID): image for image in images}
+    slices, segments = [], []
+    for finding in (grounds.findings[id] for id in sentence["findings"] if id in grounds.findings):
+        slices += [by_uid[seen["instance_uid"]] for seen in finding["evidence"] if seen["instance_uid"] in by_uid]
+        segments += [grounds.segments[finding["id"]]] if finding["id"] in grounds.segments else []
+    found = [reference_to(image) for image in {str(image.SOPInstanceUID): image for image in slices}.values()]
+    if segments:
+        assert grounds.outlines is not None
+        found.append(reference_to(grounds.outlines))
+        found[-1].ReferencedSOPSequence[0].ReferencedSegmentNumber = segments
+    return found
+
+
+def reference_to(image: Dataset) -> Dataset:
+    found, reference = Dataset(), Dataset()
+    found.RelationshipType, found.ValueType = "INFERRED FROM", "IMAGE"
+    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    found.ReferencedSOPSequence = Sequence([reference])
+    return found
 
 
 def coded(value: str, scheme: str, meaning: str) -> Sequence:

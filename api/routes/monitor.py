@@ -22,10 +22,18 @@ def figures(desk: TheDesk, person: AnyPerson, weeks: Weeks = WEEKS, reference: R
     return found
 
 
+@router.get("/v1/monitor/reports")
+def report_figures(desk: TheDesk, person: AnyPerson, weeks: Weeks = WEEKS) -> dict[str, Any]:
+    """What became of the drafts' sentences when reports were signed: kept, edited, deleted, by week, finding and model."""
+    found = desk.sentence_figures(weeks)
+    desk.store.audit(person.name, "look", "monitor", "reports")
+    return found
+
+
 @router.get("/monitor", include_in_schema=False)
 def monitor_page(request: Request, desk: TheDesk, person: AnyPerson, weeks: Weeks = WEEKS, reference: Reference = "") -> Response:
     found = monitor(desk.store, weeks, reference)
     desk.store.audit(person.name, "look", "monitor", "")
     picture = base64.b64encode(plot(found)).decode() if found["weeks"] else ""
     return page(request, "monitor.html", figures=found, names=FIGURES, picture=picture, models=desk.models(), automation=desk.automation(),
-                judged_min=JUDGED_MIN, said_by=SAID_BY)
+                reports=desk.sentence_figures(weeks), judged_min=JUDGED_MIN, said_by=SAID_BY)

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
+from api.alert_steps import STATES
 from api.draft_steps import EDITABLE, SECTIONS, SIGNED
 from api.order_steps import OPEN
 from api.report_steps import mark_of
@@ -14,6 +15,7 @@ from api.security import Administrator, AnyPerson, Decider, Person, Reader, TheD
 from api.views import page
 from api.workflow import Desk
 from data.errors import InputError, NotFound
+from data.report_templates import ReportTemplate, template_for
 
 router = APIRouter(include_in_schema=False)
 
@@ -46,7 +48,7 @@ def orders_mark(desk: TheDesk, person: AnyPerson, show: str = "open") -> dict[st
 
 @router.get("/marks/studies")
 def studies_mark(desk: TheDesk, person: AnyPerson) -> dict[str, str]:
-    return {"mark": mark(desk.studies(LIST_MAX))}
+    return {"mark": studies_seen(desk.studies(LIST_MAX), desk.alerts())}
 
 
 @router.get("/orders/{id}")
@@ -70,7 +72,9 @@ def studies(request: Request, desk: TheDesk, person: AnyPerson) -> Response:
     rows = desk.studies(LIST_MAX)
     drafts = {row["id"]: desk.draft(row["draft_id"]) if row["draft_id"] else None for row in rows}
     desk.store.audit(person.name, "list", "studies", "")
-    return page(request, "studies.html", studies=rows, drafts=drafts, mark=mark(rows))
+    waiting = desk.alerts()
+    return page(request, "studies.html", studies=rows, drafts=drafts, mark=studies_seen(rows, waiting), alerts=waiting,
+                may_sign=person.role in ("radiologist", "local"))
 
 
 @router.get("/studies/{id}")
@@ -91,7 +95,7 @@ def study_page(request: Request, desk: Desk, person: Person, found: dict[str, An
     return page(request, "study.html", study=found, draft={**shown, "sections": {**shown["sections"], **typed}} if shown else None, sections=SECTIONS,
                 editable=EDITABLE, signed=SIGNED, remarks=remarks, mark=mark_of(remarks), not_signed=not_signed, typed=typed,
                 masks=masks(shown) if shown else {}, history=desk.draft(shown["id"])["history"] if shown else [],
-                may_sign=person.role in ("radiologist", "local"))
+                alerts=desk.alerts(STATES, study_id=found["id"]), template=template_of(found), may_sign=person.role in ("radiologist", "local"))
 
 
 @router.post("/drafts/{id}")
@@ -146,15 +150,27 @@ def mark(rows: list[dict[str, Any]]) -> str:
     return hashlib.sha256(repr([(row["id"], row["state"], row["updated"]) for row in rows]).encode()).hexdigest()[:16]
 
 
+def template_of(study: dict[str, Any]) -> ReportTemplate | None:
+    """By the protocol that was taken, else by the modality."""
+    decision = (study["order"] or {}).get("decision") or {}
+    return template_for(decision.get("protocol") or "", study["modality"])
+
+
+def studies_seen(rows: list[dict[str, Any]], alerts: list[dict[str, Any]]) -> str:
+    """The list's mark; an alert that comes, goes or is escalated changes it too."""
+    return mark([*rows, *({**row, "updated": row["raised"]} for row in alerts)])
+
+
 def text(form: Any, name: str) -> str:
     value = form.get(name, "")
     return value if isinstance(value, str) else ""
 
 
 def masks(draft: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Finding id -> where it is seen: {name, slice, series}; findings without evidence are left out."""
+    """Finding id -> where it is seen: {name, slice, series, box}; findings without evidence are left out."""
     found = {}
     for finding in draft["findings"]:
         for seen in finding["evidence"][:1]:
-            found[finding["id"]] = {"name": Path(seen["mask"]).stem if seen["mask"] else "", "slice": seen["slice"], "series": seen["series_uid"]}
+            found[finding["id"]] = {"name": Path(seen["mask"]).stem if seen["mask"] else "", "slice": seen["slice"], "series": seen["series_uid"],
+                                    "box": seen["box"] or ()}
     return found

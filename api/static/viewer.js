@@ -12,7 +12,9 @@ const COLOURS = [[230, 60, 60], [60, 150, 255], [250, 190, 40], [90, 210, 120], 
 const address = `/v1/studies/${encodeURIComponent(stage.dataset.study)}/series/`;
 const findings = [...document.querySelectorAll("[data-finding]")];
 const masks = new Map();        // name -> {bytes, shape, colour}
-let header = null, pixels = null, slice = 0, level = 40, width = 80, wanted = 0;
+const sentences = [...document.querySelectorAll(".sentence[data-place]")];
+const seriesAt = new Map();     // series UID -> its number on the server
+let header = null, pixels = null, slice = 0, level = 40, width = 80, wanted = 0, marked = null;
 const raster = document.createElement("canvas");
 
 async function fetched(url) {
@@ -24,7 +26,7 @@ async function fetched(url) {
   return answer;
 }
 
-async function load(n) {
+async function load(n, row = null) {
   const mine = ++wanted;
   words.hidden = false;
   words.textContent = "Loading images…";
@@ -42,7 +44,7 @@ async function load(n) {
     document.getElementById("notes").textContent = header.notes.length ? `Not as acquired: ${header.notes.join("; ")}.` : "";
     size();
     await loadMasks();
-    const first = findings.find(row => row.dataset.mask && row.dataset.series === header.series_uid) || findings[0];
+    const first = row || findings.find(one => one.dataset.mask && one.dataset.series === header.series_uid) || findings[0];
     if (first) go(first); else draw();
     stage.dataset.ready = "yes";
   } catch (error) {
@@ -54,6 +56,7 @@ async function load(n) {
 async function listSeries(first) {
   for (let n = 0; n < first.count; n++) {
     const row = n === first.n ? first : await (await fetched(address + n)).json();
+    seriesAt.set(row.series_uid, n);
     select.add(new Option(`${n + 1} · ${row.description || row.modality || "series"} (${row.shape[0]})`, n));
   }
 }
@@ -130,11 +133,33 @@ function draw() {
   raster.getContext("2d").putImageData(image, 0, 0);
   context.imageSmoothingEnabled = true;
   context.drawImage(raster, 0, 0, canvas.width, canvas.height);
+  if (overlay.checked) box(rows, columns);
   label(slices);
   document.getElementById("window").textContent = `level ${Math.round(level)} width ${Math.round(width)}${header.units === "HU" ? " HU" : ""}`;
   stage.dataset.slice = slice;
   document.querySelectorAll("[data-level]").forEach(button =>
     button.classList.toggle("on", Number(button.dataset.level) === level && Number(button.dataset.width) === width));
+}
+
+function here(row) {        // whether the series on show is the one a finding was seen in
+  return !row.dataset.series || row.dataset.series === header.series_uid;
+}
+
+function box(rows, columns) {       // round the finding asked for, on its own slice
+  delete stage.dataset.box;
+  if (!marked?.dataset.box || !here(marked) || Number(marked.dataset.slice) !== slice) return;
+  const [top, left, bottom, right] = marked.dataset.box.split(",").map(Number);
+  const x = value => value / columns * canvas.width, y = value => value / rows * canvas.height, gap = canvas.height / 100;
+  context.strokeStyle = context.fillStyle = "#7fe0ff";
+  context.lineWidth = Math.max(1.5, canvas.height / 400);
+  context.setLineDash([3 * context.lineWidth, 2 * context.lineWidth]);
+  context.strokeRect(x(left) - gap, y(top) - gap, x(right - left) + 2 * gap, y(bottom - top) + 2 * gap);
+  context.setLineDash([]);
+  context.font = `600 ${Math.max(11, 2.6 * gap)}px system-ui, sans-serif`;
+  const atLeft = x((left + right) / 2) < canvas.width / 2, below = y(bottom) + 4 * gap < canvas.height;
+  context.textAlign = atLeft ? "left" : "right";
+  context.fillText(marked.dataset.name, atLeft ? x(left) - gap : x(right) + gap, below ? y(bottom) + 3.2 * gap : y(top) - 3 * gap);
+  stage.dataset.box = marked.dataset.box;
 }
 
 function label(slices) {
@@ -158,10 +183,17 @@ function label(slices) {
   write("50 mm", x, y - 3 * unit, "right");
 }
 
-function go(row) {      // to where a finding is seen
+function go(row) {      // to where a finding is seen, in another series when it was seen there
+  if (!here(row) && seriesAt.has(row.dataset.series)) {
+    select.value = seriesAt.get(row.dataset.series);
+    load(select.value, row);
+    return;
+  }
   const n = Number(row.dataset.slice);
-  if (Number.isInteger(n) && (!row.dataset.series || row.dataset.series === header.series_uid)) slice = n;
+  if (Number.isInteger(n) && here(row)) slice = n;
+  marked = row;
   findings.forEach(other => other.classList.toggle("on", other === row));
+  sentences.forEach(one => one.classList.toggle("on", one.dataset.findings.split(" ").includes(row.dataset.finding)));
   draw();
 }
 
@@ -203,10 +235,18 @@ slider.addEventListener("input", () => { slice = Number(slider.value); draw(); }
 overlay.addEventListener("change", draw);
 select.addEventListener("change", () => load(select.value));
 findings.forEach(row => row.querySelector(".show").addEventListener("click", () => go(row)));
-document.querySelectorAll(".sentence").forEach(sentence => sentence.addEventListener("click", () => {
-  const row = findings.find(one => sentence.dataset.findings.split(" ").includes(one.dataset.finding));
-  if (row && pixels) go(row);
-}));
+function place(sentence) {      // of a sentence with several findings, the next one at each turn
+  const rows = findings.filter(one => sentence.dataset.findings.split(" ").includes(one.dataset.finding));
+  if (rows.length && pixels) go(rows[(rows.indexOf(marked) + 1) % rows.length]);
+}
+sentences.forEach(sentence => {
+  sentence.addEventListener("click", () => place(sentence));
+  sentence.addEventListener("keydown", event => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    place(sentence);
+  });
+});
 document.addEventListener("keydown", event => {
   if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
   const keys = { ArrowDown: () => step(-1), ArrowUp: () => step(1), PageDown: () => step(-5), PageUp: () => step(5), o: () => overlay.click() };

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.records import Finding
+from data.simulate.anatomy import WHITE
 from data.simulate.case import STRUCTURES, Floats, SimulatedCase
 from data.simulate.scene import Ask, Scene, key_of
 from data.simulate.signal import Layer, Look, draw_look, mask_of
@@ -40,6 +41,10 @@ def start(
     person, disease, scanner = (np.random.default_rng([*keys, i]) for i in range(3))
     age = float(person.uniform(*ages))
     tissues = draw_tissues(person, spread * (1.5 if ask.held_out else 1.0))
+    if ask.options.get("age_years") is not None:
+        age = float(ask.options["age_years"])
+        unripe = float(np.exp(-age / 0.7))  # of myelin: T1 and T2 then lie beyond those of grey matter. Paus 2001 (Brain Res Bull 54:255)
+        tissues.t1[WHITE], tissues.t2[WHITE] = tissues.t1[WHITE] * (1 + 1.4 * unripe), tissues.t2[WHITE] * (1 + 1.8 * unripe)
     if tesla is None:
         tesla = float(scanner.choice((1.5, 3.0)))
     return Patient(scene, tissues.at_field(tesla), draw_look(scanner, ask.held_out, noise), disease, scanner, age)

@@ -13,6 +13,7 @@ from data.simulate.scene import Ask, Scene
 from data.simulate.shapes import Paint, blob, finding, pick, same_side, soft
 from data.simulate.signal import Layer, draw, mask_of, slice_noise
 from data.simulate.stroke import age_tissue, infarct
+from data.simulate.surgery import operation, with_metal
 from data.simulate.tissue import BLOOD, OEDEMA, Tissues
 from data.simulate.tumours import OEDEMA_TAKES, glioma, metastases
 from data.simulate.white_matter import small_vessel
@@ -269,3 +270,26 @@ def low_dose_ct(ask: Ask) -> SimulatedCase:
         full[i] = image + photon_noise(image, photons, counts, pixel, lines)
         low[i] = image + photon_noise(image, photons * share, counts, pixel, lines)
     return finish(patient, {"LOW_DOSE": low, "FULL_DOSE": full, "NOISELESS": clean}, truth={"dose_share": round(share, 3)}, modality="CT")
+
+
+# ---------------------------------------------------------------- after an operation
+
+def post_operative(ask: Ask) -> SimulatedCase:
+    """Two in three were operated on, days to years ago."""
+    patient = start(ask, ages=(20, 85))
+    scene, rng = patient.scene, patient.disease
+    grow_old(patient)
+    operated, days = bool(rng.uniform() < 0.67), float(np.exp(rng.uniform(np.log(1), np.log(2000))))
+    paint = operation(scene, np.random.default_rng(rng.integers(2**62)), days) if operated else dict
+    scene.settle()
+    found = paint()
+    masks = {name: mask_of(scene, found.get(name, []), 0.4) for name in ("cavity", "craniotomy", "air", "metal")}
+    metal = np.zeros(scene.shape, np.float32)
+    for layer in found.get("metal", []):
+        np.maximum(metal[layer.box], layer.fraction, out=metal[layer.box])
+    clean = with_metal(hounsfield(scene, patient.tissues), scene.average(metal), ask.spacing_mm[1], project, filtered_back, WATER_PER_MM, ask.seed)
+    shown = masks["cavity"] | masks["craniotomy"]
+    findings = (finding("postoperative_change", bool(shown.any()), shown, scene),
+                finding("pneumocephalus", bool(masks["air"].any()), masks["air"], scene))
+    return finish(patient, {"CT": ct_scan(patient, clean)}, masks=masks, category=int(operated), findings=findings,
+                  truth={"days": round(days, 1) if operated else None}, modality="CT")

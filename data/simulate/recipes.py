@@ -58,6 +58,18 @@ ROWS = (
         (4, 256, 256),
         (5.0, 0.9, 0.9),
     ),
+    Recipe(
+        "post_operative",
+        "after a craniotomy or not: bone gap, burr holes and plates with their streaks, cavity, air and blood of the first weeks",
+        ("CT",),
+        ("cavity", "craniotomy", "air", "metal"),
+        ("not operated", "operated"),
+        ("days",),
+        "CT",
+        (24, 160, 160),
+        (5.0, 1.4375, 1.4375),
+        ("age_years",),
+    ),
     # ---------------------------------------------------------------- tumours
     Recipe(
         "tumour_type",
@@ -162,7 +174,7 @@ ROWS = (
         "MR",
         (32, 128, 128),
         (1.5, 1.5, 1.5),
-        ("contrast",),
+        ("contrast", "age_years"),
     ),
     Recipe(
         "ad_classes",
@@ -207,6 +219,7 @@ ROWS = (
         "MR",
         (24, 128, 128),
         (4.0, 1.8, 1.8),
+        ("age_years",),
     ),
     Recipe(
         "fmri_networks",
@@ -346,6 +359,7 @@ MAKERS: dict[str, Callable[[Ask], SimulatedCase]] = {
     "ct_oedema": ct_cases.ct_oedema,
     "ct_classes": ct_cases.ct_classes,
     "low_dose_ct": ct_cases.low_dose_ct,
+    "post_operative": ct_cases.post_operative,
     "ad_classes": population_cases.ad_classes,
     "schizophrenia_pattern": population_cases.schizophrenia_pattern,
     "huntington_pattern": population_cases.huntington_pattern,

@@ -55,6 +55,15 @@ def rotate(axis: int, angle: float) -> NDArray[np.float64]:
     return matrix
 
 
+# share of the adult brain's volume at an age in years. Knickmeyer 2008 (J Neurosci 28:12176), Dekaban 1978 (Ann Neurol 4:345)
+GROWTH = ((0.0, 0.36), (1.0, 0.72), (2.0, 0.83), (6.0, 0.95), (12.0, 1.0))
+
+
+def grown(age_years: float | None) -> float:
+    """Length of a head at an age as a share of the adult's."""
+    return 1.0 if age_years is None else float(np.cbrt(np.interp(age_years, *zip(*GROWTH, strict=True))))
+
+
 def knots_over(values: Floats, at: list[Floats]) -> Floats:
     """Smooth interpolation of a block of random knots at fractional positions, one axis after the other; unit variance is kept."""
     for axis, (where, k) in enumerate(zip(at, values.shape, strict=True)):
@@ -75,7 +84,7 @@ class Scene:
         self.source = str(rng.choice(sources))
         self.head: Head = read_head(self.source)
         self.subs = 3 if ask.spacing_mm[0] > 2.1 else 1
-        scale = 1 + rng.normal(0, 0.025) + rng.normal(0, 0.02, 3)
+        scale = (1 + rng.normal(0, 0.025) + rng.normal(0, 0.02, 3)) * grown(ask.options.get("age_years"))
         angles = np.radians(rng.normal(0, (7, 4, 3)) * (0.3 if steady else 1.0))
         if plane == "axial":
             angles[0] += np.radians(rng.uniform(-14, 6)) * (not steady)
@@ -382,5 +391,7 @@ def check(ask: Ask) -> None:
         raise SimulatorError(f"slices is {ask.slices}, expected (start, stop) within the {ask.size[0]} slices of size")
     if isinstance(ask.slices, int) and not 1 <= ask.slices <= ask.size[0]:
         raise SimulatorError(f"slices is {ask.slices}, expected 1 to {ask.size[0]}, the slices of size")
+    if (age := ask.options.get("age_years")) is not None and not 0 <= float(age) <= 110:
+        raise SimulatorError(f"age_years is {age}, expected 0 to 110")
     if ask.seed < 0:
         raise SimulatorError(f"seed is {ask.seed}, expected 0 or more")

@@ -255,3 +255,35 @@ def test_dcmtk_reads_each_document_and_renders_it(desk, tmp_path):
             code, said = run("dsrdump", "+U8", "+Pl", tmp_path / f"{kind}.dcm")
             assert code == 0 and "Müller^Jürgen" in said, said
             assert run("dsr2html", "+U8", tmp_path / f"{kind}.dcm", tmp_path / f"{kind}.html")[0] == 0
+
+
+def test_each_sentence_of_the_report_names_the_slice_and_the_segment_it_was_inferred_from(desk):
+    made = signed(desk)
+    report, outlines, measured = made["SR"], made["SEG"], made["MEASUREMENTS"]
+    seen = draft_of(desk)["findings"][0]["evidence"][0]["instance_uid"]
+    sentence, other = (section.ContentSequence[0] for section in report.ContentSequence if section.ValueType == "CONTAINER")
+    assert (sentence.TextValue, other.TextValue) == ("Subdural haematoma.", "Shift of 4 mm.")
+    image, segment = sentence.ContentSequence
+    assert image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == seen and image.RelationshipType == "INFERRED FROM"
+    assert segment.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == outlines.SOPInstanceUID
+    assert segment.ReferencedSOPSequence[0].ReferencedSegmentNumber == 1 and outlines.SegmentSequence[0].SegmentLabel == "left subdural haematoma"
+    assert [row.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for row in other.ContentSequence] == [seen]
+    assert sentence.ObservationUID in str(measured)         # the same finding in the measurements
+
+
+def test_a_sentence_that_a_person_rewrote_names_no_image_of_the_model(desk):
+    draft = draft_of(desk)
+    draft = desk.edit_draft(draft["id"], {"findings": "Subdural haematoma. Old fracture."}, "dr.x", draft["version"])
+    desk.edit_draft(draft["id"], {"impression": "No shift."}, "dr.x", draft["version"])
+    sections = [section for section in signed(desk)["SR"].ContentSequence if section.ValueType == "CONTAINER"]
+    first, second, third = (row for section in sections for row in section.ContentSequence)
+    assert (first.TextValue, second.TextValue, third.TextValue) == ("Subdural haematoma.", "Old fracture.", "No shift.")
+    assert "ContentSequence" in first and "ContentSequence" not in second and "ContentSequence" not in third
+
+
+@pytest.mark.skipif(shutil.which("dsrdump") is None, reason="dcmtk is not installed: apt-get install dcmtk")
+def test_dcmtk_reads_the_references(desk, tmp_path):
+    signed(desk)["SR"].save_as(tmp_path / "sr.dcm")
+    done = subprocess.run(["dsrdump", "+U8", "+Pl", tmp_path / "sr.dcm"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "inferred from IMAGE" in done.stdout, done.stderr
+    assert not [line for line in done.stderr.splitlines() if "VR checker" not in line]

@@ -38,11 +38,13 @@ class TruthReporter:
     def draft(self, study, order):
         mask = self.simulated.masks["subdural"]
         middle = int(mask.sum(axis=(1, 2)).argmax())
+        rows, columns = np.nonzero(mask[middle])
+        box = (int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
         series = study.volumes[0].series_uid
         found = Finding("f1", "subdural_haemorrhage", "subdural haematoma", True, 0.93, side="right", volume_ml=51.9, acuity="acute",
-                        critical=True, evidence=(ImageEvidence(series, middle, mask="subdural"),))
+                        critical=True, evidence=(ImageEvidence(series, middle, box=box, mask="subdural"),))
         shift = Finding("f2", "midline_shift", "midline shift", True, 0.71, side="left", size_mm=2.3, band="hedge", critical=True,
-                        evidence=(ImageEvidence(series, middle),))
+                        evidence=(ImageEvidence(series, middle + 2),))
         none = Finding("f3", "skull_fracture", "skull fracture", False, 0.04)
         sentences = (Sentence("Acute right subdural haematoma of 51.9 mL.", "findings", ("f1",), 0.93, "model"),
                      Sentence("Possible midline shift to the left of 2.3 mm.", "findings", ("f2",), 0.71, "template"),
@@ -115,6 +117,7 @@ def browser(tmp_path_factory):
 def page(browser, served):
     """A page that fails the test when it asks anything of another host, breaks its policy or throws."""
     context = browser.new_context(viewport={"width": 1440, "height": 900}, base_url=served[0])
+    context.set_default_timeout(150_000)        # a busy machine reads the first report's text slowly
     opened, wrong = context.new_page(), []
     opened.on("request", lambda request: request.url.startswith((served[0], "data:")) or wrong.append(request.url))
     opened.on("pageerror", lambda error: wrong.append(str(error)))
@@ -268,6 +271,31 @@ def test_the_viewer_shows_the_scan_in_radiological_convention(page, served):
     keep(page, "study-plain")
     red, green, blue, _ = pixel(page, (np.median(columns) + 0.5) / mask.shape[2], y)
     assert red == green == blue
+
+
+def test_a_sentence_leads_to_its_slice_box_and_outline_by_click_and_by_key(page, served):
+    page.goto(f"/studies/{STUDY}")
+    page.wait_for_selector(".viewer[data-ready=yes]")
+    finding = served[1].study(STUDY)["draft"]["findings"][0]["evidence"][0]
+    first, second, third = (page.locator(".section.findings .sentence").nth(n) for n in range(3))
+    assert [one.get_attribute("data-findings") for one in (first, second, third)] == ["f1", "f2", "f3"]
+    second.click()
+    assert page.get_attribute(".viewer", "data-slice") == str(finding["slice"] + 2) and page.get_attribute(".viewer", "data-box") is None
+    first.focus()
+    page.keyboard.press("Enter")
+    assert page.get_attribute(".viewer", "data-slice") == str(finding["slice"])
+    assert page.get_attribute(".viewer", "data-box") == ",".join(map(str, finding["box"]))
+    assert "on" in first.get_attribute("class") and "on" not in second.get_attribute("class")
+    keep(page, "study-grounded")
+    head = page.request.get(f"/v1/studies/{STUDY}/series/0").json()
+    _, rows, columns = head["shape"]
+    top, left = finding["box"][:2]
+    line = page.evaluate("""([x, top]) => { const c = document.getElementById('image'), y = Math.round(top * c.height - c.height / 100);
+        const found = []; for (let d = -3; d <= 3; d++) for (let s = 0; s < 60; s++)
+          found.push([...c.getContext('2d').getImageData(Math.round(x * c.width) + s, y + d, 1, 1).data]);
+        return found }""", [left / columns, top / rows])
+    assert any(blue > 200 and green > 180 and red < 180 for red, green, blue, _ in line)       # the box is drawn where the finding is
+    assert third.get_attribute("tabindex") is None          # absent: there is nothing to show
 
 
 def test_windows_slices_and_dragging_change_the_picture(page):

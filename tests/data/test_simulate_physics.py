@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from data.errors import SimulatorError
 from data.kspace import (
     cartesian_mask,
     coil_sensitivities,
@@ -15,9 +16,11 @@ from data.kspace import (
     spiral_trajectory,
 )
 from data.simulate.anatomy import BONE, CORTEX, CSF, FAT, VENTRICLE, WHITE
+from data.simulate.ct_cases import WATER_PER_MM, filtered_back, project
 from data.simulate.recipes import simulate
 from data.simulate.signal import sequence
 from data.simulate.stroke import age_tissue
+from data.simulate.surgery import with_metal
 from data.simulate.tissue import ENHANCING, INFARCT, LEUKOARAIOSIS, OEDEMA, draw_tissues
 
 GRID = {"size": (8, 56, 56), "spacing_mm": (10.0, 3.9, 3.9)}
@@ -162,3 +165,48 @@ def test_the_mask_keeps_the_centre_and_the_share_asked_for():
     mask = cartesian_mask(160, 4, np.random.default_rng(1))
     assert mask.sum() == 40 and mask[74:86].all()
     assert coil_sensitivities(np.random.default_rng(1), 3, (1, 8, 8)).shape == (3, 1, 8, 8)
+
+
+def test_a_childs_head_is_smaller_and_a_newborns_white_matter_is_brighter_than_grey_on_t2():
+    def look(age_years):
+        case = simulate("hydrocephalus", 3, size=(24, 64, 64), spacing_mm=(6.0, 3.6, 3.6), age_years=age_years)
+        t2 = case.channels["T2"]
+        return (case.sides > 0).sum(), t2[case.structures == 2].mean() / t2[case.structures == 1].mean()
+
+    (newborn, unripe), (child, _), (adult, ripe) = look(0.1), look(2), look(40)
+    assert 0.25 < newborn / adult < 0.5 and 0.7 < child / adult < 0.95
+    assert ripe < 1 < unripe
+    with pytest.raises(SimulatorError, match="age_years is 300"):
+        look(300)
+
+
+def operated():
+    for seed in range(40):
+        case = simulate("post_operative", seed, **GRID)
+        if case.masks["metal"].any() and case.masks["air"].any():
+            return case
+    raise AssertionError("no operated head with metal and air among 40")
+
+
+def test_an_operated_head_has_a_gap_in_its_bone_air_in_front_of_fluid_and_streaks_around_metal():
+    case = operated()
+    ct, masks = case.channels["CT"], case.masks
+    assert ct[masks["metal"] > 0].max() > 2000
+    assert ct[masks["air"] > 0].mean() < -300
+    rows = [np.nonzero(masks[name])[1].mean() for name in ("air", "cavity")]
+    assert rows[0] < rows[1]                                    # the patient lies on the back: air is in front
+    brain = (case.structures == 2) & (masks["cavity"] == 0)
+    with_metal = masks["metal"].sum((1, 2)) > 0
+    spread = [ct[k][brain[k]].std() for k in range(len(ct)) if brain[k].sum() > 200 and with_metal[k]]
+    calm = [ct[k][brain[k]].std() for k in range(len(ct)) if brain[k].sum() > 200 and not with_metal[k]]
+    assert not spread or np.max(spread) > np.median(calm)
+    assert {f.code: f.present for f in case.findings} == {"postoperative_change": True, "pneumocephalus": True}
+
+
+def test_metal_does_nothing_to_slices_without_it():
+    clean = np.zeros((2, 40, 40), np.float32)
+    metal = np.zeros_like(clean)
+    metal[0, 20, 20] = 1
+    made = with_metal(clean, metal, 2.0, project, filtered_back, WATER_PER_MM, 0)
+    assert np.array_equal(made[1], clean[1]) and made[0, 20, 20] > 3000
+    assert made[0][:, [0, -1]].std() > 0
