@@ -28,10 +28,10 @@ def open_study(path: Path) -> Study:
         return read_nifti(path)
     if path.is_file() and path.suffix.lower() in PICTURES:
         return read_picture(path)
-    if path.is_dir() and (files := sorted(f for f in path.iterdir() if f.name.lower().endswith((".nii", ".nii.gz")))):
-        # beside DICOM a NIfTI is what somebody made of it
-        if not any(is_dicom(f) for f in path.rglob("*") if f.is_file()):
-            return read_niftis(path, files)
+    files = sorted(f for f in path.iterdir() if f.name.lower().endswith((".nii", ".nii.gz"))) if path.is_dir() else []
+    # beside DICOM a NIfTI is what somebody made of it
+    if files and not any(is_dicom(f) for f in path.rglob("*") if f.is_file()):
+        return read_niftis(path, files)
     return read_study(path)
 
 

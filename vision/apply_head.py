@@ -136,10 +136,7 @@ class HeadModel:
     def outlines(self, answer: Any, first: Volume, shape: Grid, spread: dict[str, Floats], notes: list[str]) -> HeadAnswer:
         head, spots = self.head, answer if isinstance(answer, Spots) else None
         back = resample(spots.probability[None] if spots is not None else answer, shape)
-        if spots is not None:
-            found = resample(detected_mask(spots)[None].astype(np.float32), shape) > LIKELY
-        else:
-            found = masks_of(head, back)
+        found = masks_of(head, back) if spots is None else resample(detected_mask(spots)[None].astype(np.float32), shape) > LIKELY
         masks = {name: found[k].astype(np.uint8) for k, name in enumerate(head.outputs)}
         sure = spots.chance if spots is not None else None
         measures = [measure(name, mask, first.spacing_mm, float(sure.max()) if sure is not None and len(sure) else None) for name,

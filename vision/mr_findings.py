@@ -152,7 +152,7 @@ class MrFindingModel:
         band: Band = "state" if p >= STATE and fit["states"] else "hedge"
         if not present:
             return Finding("", one.code, row.label, False, round(p, 4), band="state" if p < ABSENT and fit["excludes"] else "omit")
-        if not fit["hedges"]:
+        if band == "hedge" and not fit["hedges"]:
             band = "omit"
         facts: dict[str, Any] = {"side": one.side if one.side in row.side and fit["sides"] else None}
         if row.volume and fit["measures"]:

@@ -37,7 +37,7 @@ def frame_of(volume: Volume) -> Frame:
     """The midline as the plane through the middles of the head's rows, where it is wide."""
     assert volume.spacing_mm is not None
     head = head_of(volume)
-    step, row_mm, column_mm = volume.spacing_mm
+    column_mm = volume.spacing_mm[2]
     columns = np.arange(head.shape[2], dtype=np.float32)
     width = head.sum(2)
     wide = width > 0.6 * np.quantile(width[width > 0], 0.95) if (width > 0).any() else np.zeros_like(width, bool)

@@ -171,14 +171,16 @@ def fitted(pairs: list[tuple[Seen, dict[str, Any]]]) -> dict[str, Any]:
         trial = logistic(x[fold != k], y[fold != k])
         p[fold == k] = [probability(trial, row) for row in x[fold == k]]
     empty = np.array([one.count == 0 for one, _ in pairs])
-    stated, hedged, absent = (p >= STATE) & ~empty, (p >= HEDGE) & (p < STATE) & ~empty, p < ABSENT
+    stated, absent = (p >= STATE) & ~empty, p < ABSENT
+    states = stated.sum() >= FEWEST and y[stated].mean() >= PURE
+    hedged = (p >= HEDGE) & ~empty & ~(stated & states)         # what may not be stated is hedged
     share = {name: float(y[chosen].mean()) if chosen.sum() >= FEWEST else None
              for name, chosen in (("stated", stated), ("hedged", hedged), ("absent", absent))}
     off = [abs(one.volume_ml - truth["volume_ml"]) / max(truth["volume_ml"], 1.0) for (one, truth), q in zip(pairs, p, strict=True)
            if q >= HEDGE and truth["present"] and truth["volume_ml"]]
     sides = [one.side == truth["side"] for (one, truth), q in zip(pairs, p, strict=True) if q >= HEDGE and truth["present"] and truth["side"]]
     whole = logistic(x, y) | {
-        "states": share["stated"] is not None and share["stated"] >= PURE,
+        "states": bool(states),
         "hedges": share["hedged"] is None or share["hedged"] >= HEDGED_TRUE,
         "excludes": share["absent"] is not None and share["absent"] <= MISSED_MAX,
         "measures": bool(off) and float(np.median(off)) <= OFF_MAX,
