@@ -1,4 +1,4 @@
-"""Measure the findings graph of head MR on simulated studies whose heads and scanners neither the nets nor the calibration know."""
+"""Measure the findings graph of head MR on simulated studies of heads that neither the nets nor the calibration know."""
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
