@@ -78,8 +78,9 @@ def raise_alerts(tx: Tx, study_id: str, draft_id: str, draft: Draft) -> None:
         if any(critical[kind].parent == code for kind in seen):     # its kind is named already
             continue
         row = critical[code]
-        record = {**{name: getattr(finding, name) for name in SHOWN}, "threshold": ALERT_PROBABILITY, "minutes": row.minutes}
-        due = later(60.0 * row.minutes)
+        assert row.communicate_minutes is not None              # data/findings.py: critical ones have it
+        record = {**{name: getattr(finding, name) for name in SHOWN}, "threshold": ALERT_PROBABILITY, "minutes": row.communicate_minutes}
+        due = later(60.0 * row.communicate_minutes)
         if tx.add("alerts", study_id=study_id, draft_id=draft_id, code=code, record=record, state="open", raised=now(), due=due):
             kept = tx.one("alerts", study_id=study_id, code=code)
             assert kept is not None

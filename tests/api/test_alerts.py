@@ -57,7 +57,7 @@ def test_a_finding_too_unsure_to_be_said_raises_one_alert_for_its_kind(desk):
     draft = add_draft(desk)
     [alert] = desk.alerts()
     assert (alert["code"], alert["side"], alert["state"], alert["draft_id"], alert["band"]) == (SUBDURAL, "left", "open", draft["id"], "omit")
-    assert alert["minutes"] == critical_findings()[SUBDURAL].minutes and not alert["overdue"]
+    assert alert["minutes"] == critical_findings()[SUBDURAL].communicate_minutes and not alert["overdue"]
     assert ("wetread", "raise", "alert", alert["id"]) in audited(desk)
 
 
