@@ -102,8 +102,8 @@ def test_a_lesion_is_stated_with_side_volume_slice_box_and_mask():
     assert seen.box[0] <= 60 < seen.box[2] and seen.box[1] <= 75 < seen.box[3] and found.masks[seen.mask].shape == (24, 110, 100)
 
 
-@pytest.mark.parametrize(("changes", "band"), [({"states": False}, "hedge"), ({"states": False, "hedges": False}, "omit"),
-                                               ({"hedges": False}, "state")])
+@pytest.mark.parametrize(("changes", "band"), [
+    ({"states": False}, "hedge"), ({"states": False, "hedges": False}, "omit"), ({"hedges": False}, "state")])
 def test_a_head_that_is_often_wrong_hedges_or_is_left_out_and_listed(changes, band):
     found = model(**changes).find(Study("1", (head(),)))
     assert found.findings[0].present and found.findings[0].band == band
