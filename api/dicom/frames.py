@@ -138,8 +138,8 @@ def native(image: FileDataset, number: int, count: int) -> bytes:
     samples = positive(image, "Rows", 65535) * positive(image, "Columns", 65535) * positive(image, "SamplesPerPixel", 4, 1)
     if bits == 1:
         first, end = (number - 1) * samples, number * samples
-        bits = np.unpackbits(np.frombuffer(image.PixelData[first // 8:-(-end // 8)], np.uint8), bitorder="little")[first % 8:first % 8 + samples]
-        return np.packbits(bits, bitorder="little").tobytes()
+        single = np.unpackbits(np.frombuffer(image.PixelData[first // 8:-(-end // 8)], np.uint8), bitorder="little")[first % 8:first % 8 + samples]
+        return np.packbits(single, bitorder="little").tobytes()
     length = samples * bits // 8
     return image.PixelData[(number - 1) * length:number * length]
 
