@@ -56,7 +56,7 @@ NOTHING_SAID = re.compile(
     r"\W*(?:none|no|nil|absent|negative|normal|unremarkable|not\s+(?:present|seen|identified|visible)|clear|-ve)\W*(?:seen|present|identified)?\W*$",
     re.I,
 )
-SAID_SHORT = re.compile(rf"\W*(?:yes|present|positive|[<>~]?\d|left|right|bilateral|both|{GRADED}|possible|probable|trace|tiny|acute)\b", re.I)
+SAID_SHORT = re.compile(rf"\W*(?:yes|present|positive|[<>~]?\d+|left|right|bilateral|both|{GRADED}|possible|probable|trace|tiny|acute)\b", re.I)
 # "Within the left parietal lobe, there is a mass": the place is the mass's
 PLACE_FIRST = re.compile(r"(?:\W*[\w/ &]{1,40}:)?\W*(?:with)?in\s+(?:the\s+)?(?:[\w/-]+\s+){0,6}[\w/-]+$", re.I)
 OF_THE_LAST = re.compile(r"\W*(?:it|this|these|they|the\s+(?:largest|larger|biggest)|measur\w+|maximum|max|size|volume|dimensions?)\b", re.I)
