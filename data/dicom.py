@@ -7,7 +7,7 @@ import io
 import mmap
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,11 @@ GAP_TOLERANCE = 0.05                        # of the usual gap; wider difference
 TILT_TOLERANCE_MM = 0.1                     # in-plane drift a slice, below which no shear is worth its blur
 MAX_HOLE_MM = 20.0                          # interpolating across more would invent tissue
 TAGS = ("BodyPartExamined", "ContrastBolusAgent", "KVP", "ConvolutionKernel", "SliceThickness", "StudyDescription",
-        "SeriesDescription", "ImageType", "Manufacturer")
+        "SeriesDescription", "ImageType", "Manufacturer", "ProtocolName", "ScanningSequence", "SequenceVariant", "SequenceName", "RepetitionTime",
+        "EchoTime", "InversionTime", "DiffusionBValue", "MagneticFieldStrength", "FrameOfReferenceUID", "BurnedInAnnotation")
+# the same facts in an enhanced image: (functional group, attribute) by the tag they stand for
+ENHANCED = {"EchoTime": ("MREchoSequence", "EffectiveEchoTime"), "DiffusionBValue": ("MRDiffusionSequence", "DiffusionBValue"),
+            "RepetitionTime": ("MRTimingAndRelatedParametersSequence", "RepetitionTime"), "InversionTime": ("MRModifierSequence", "InversionTimes")}
 IDENTIFYING = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "PatientID", "PatientName",
                "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyDate", "StudyTime", "StudyDescription",
                "SeriesDescription", "SeriesNumber", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient",
@@ -52,6 +56,7 @@ class Frame:
     spacing: tuple[float, float] | None         # row, column mm
     slope: float
     intercept: float
+    facts: dict[str, str] = field(default_factory=dict)         # tags of ENHANCED that stand in functional groups
 
     @property
     def uid(self) -> str:
@@ -113,6 +118,9 @@ def read_study(paths: Iterable[Path] | Path) -> Study:
             skipped.append(f"series {as_text(headers[0], 'SeriesNumber') or '?'}: {error}")
     if not volumes:
         raise failures[0] if failures else SeriesError("the study holds only localisers; send the diagnostic series too")
+    patients = {as_text(header, "PatientID") for headers in series.values() for header in headers}
+    if len(patients) > 1:
+        raise SeriesError(f"the images carry {len(patients)} PatientIDs; correct them at their source and send the study again")
     first = next(iter(series.values()))[0]
     sex = as_text(first, "PatientSex").upper()
     return Study(
@@ -238,8 +246,9 @@ def frames_of(header: FileDataset) -> list[tuple[tuple[str, ...], Frame]]:
             value("MREchoSequence", "EffectiveEchoTime"), header.get("EchoTime"), header.get("TemporalPositionIdentifier"),
             value("MRDiffusionSequence", "DiffusionBValue"), value("FrameContentSequence", "TemporalPositionIndex"),
             value("FrameContentSequence", "StackID")))
+        facts = {name: str(v) for name, place in ENHANCED.items() if header.get(name) is None and (v := value(*place)) is not None}
         found.append((key, Frame(header, path, index, position, orientation,
-                                 None if spacing is None else (float(spacing[0]), float(spacing[1])), *map(float, rescale))))
+                                 None if spacing is None else (float(spacing[0]), float(spacing[1])), *map(float, rescale), facts)))
     return found
 
 
@@ -467,7 +476,7 @@ def finish(first: Frame, pixels: NDArray[np.float32], spacing: Any, affine: NDAr
     return Volume(pixels=pixels, spacing_mm=spacing, affine=affine, modality=modality, units="HU" if modality == "CT" else "",
                   sequence=as_text(header, "SeriesDescription"), orientation=orientation,
                   series_uid=as_text(header, "SeriesInstanceUID"), instance_uids=uids, notes=tuple(notes),
-                  tags={name: as_text(header, name) for name in TAGS if as_text(header, name)})
+                  tags={name: as_text(header, name) for name in TAGS if as_text(header, name)} | first.facts)
 
 
 def as_text(header: Dataset, name: str) -> str:

@@ -72,12 +72,18 @@ class SimulatorError(WetreadError):
     code = "E114"       # a simulation was asked for that cannot be made
 
 
+# why no draft is written for a study; docs/reference.md says what each means
+REASONS = ("empty", "modality", "not-a-head", "plane", "contrast", "coverage", "too-many-slices", "pixels", "rescale", "burnt-in", "sequences",
+           "out-of-distribution", "images-not-readable")
+
+
 class StudyRefused(WetreadError):
-    """A study no draft is written for; `reason` is the machine-readable code that goes into the draft."""
+    """A study no draft is written for; `reason`, one of REASONS, is the machine-readable code that goes into the draft."""
 
     code = "E115"
 
     def __init__(self, reason: str, message: str) -> None:
+        assert reason in REASONS, reason
         super().__init__(message)
         self.reason = reason
 

@@ -9,17 +9,18 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from data.dicom import read_study
-from data.errors import ImageError
+from data.errors import ImageError, SeriesError
 from data.records import Study, Volume
 
 PIXELS_MAX = 64 * 2**20         # a picture
 VOXELS_MAX = 512 * 2**20        # a volume: 2 GiB as float32
 PICTURES = (".png", ".jpg", ".jpeg")
+LABELS_MAX = 12                 # distinct values; an image has more
 AIR_HU = -500.0                 # a NIfTI whose darkest value lies below is a CT in HU: nothing else goes there
 
 
 def open_study(path: Path) -> Study:
-    """A DICOM folder or file, a NIfTI, a PNG or JPEG; raises ImageError, SeriesError."""
+    """A DICOM folder or file, a NIfTI or a folder of them, a PNG or JPEG; raises ImageError, SeriesError."""
     path = Path(path)
     if not path.exists():
         raise ImageError(f"{path} does not exist; give a DICOM folder or file, a NIfTI (.nii, .nii.gz), a PNG or a JPEG")
@@ -27,7 +28,36 @@ def open_study(path: Path) -> Study:
         return read_nifti(path)
     if path.is_file() and path.suffix.lower() in PICTURES:
         return read_picture(path)
+    if path.is_dir() and (files := sorted(f for f in path.iterdir() if f.name.lower().endswith((".nii", ".nii.gz")))):
+        return read_niftis(path, files)
     return read_study(path)
+
+
+def read_niftis(folder: Path, files: list[Path]) -> Study:
+    """One study of the NIfTI files of a folder, each a series named as its file; label maps are left out and named in `skipped`.
+
+    Raises: ImageError when one cannot be read, SeriesError when DICOM files lie beside them or together they are too large.
+    """
+    if any(is_dicom(f) for f in sorted(folder.iterdir()) if f.is_file() and f not in files):
+        raise SeriesError(f"{folder.name} holds DICOM and NIfTI files; give one study in one format")
+    volumes, skipped, held = [], [], 0
+    for file in files:
+        [volume] = read_nifti(file).volumes
+        if len(np.unique(volume.pixels[:: max(1, len(volume.pixels) // 8)])) <= LABELS_MAX and float(np.ptp(volume.pixels)) > 0:
+            skipped.append(f"{file.name}: a label map, not an image")
+            continue
+        held += volume.pixels.size
+        if held > 2 * VOXELS_MAX:
+            raise SeriesError(f"the files of {folder.name} hold more than {2 * VOXELS_MAX} voxels together; give fewer")
+        volumes.append(volume)
+    if not volumes:
+        raise ImageError(f"{folder.name} holds label maps only; give the images")
+    return Study(id=folder.name, volumes=tuple(volumes), skipped=tuple(skipped))
+
+
+def is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def read_nifti(path: Path) -> Study:
@@ -57,7 +87,7 @@ def read_nifti(path: Path) -> Study:
     tilted = np.abs(affine[:3, :3] / spacing).max(0).min() < 0.9
     ct = float(pixels.min()) < AIR_HU
     volume = Volume(pixels, (float(spacing[2]), float(spacing[1]), float(spacing[0])), affine, modality="CT" if ct else "", units="HU" if ct else "",
-                    orientation="oblique" if tilted else "axial", series_uid=path.name)
+                    sequence=path.name.split(".nii")[0], orientation="oblique" if tilted else "axial", series_uid=path.name)
     return Study(id=path.name, volumes=(volume,))
 
 

@@ -147,6 +147,19 @@ class ImageEvidence:
     instance_uid: str = ""
     box: tuple[int, int, int, int] | None = None
     mask: str = ""                                      # name of the stored mask file, "" when none
+    slices: tuple[int, int] | None = None               # first and last slice of the finding
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The same finding as it was measured in an earlier study of the same patient."""
+
+    study: str                          # StudyInstanceUID
+    date: str = ""                      # YYYYMMDD
+    present: bool = True
+    size_mm: float | None = None
+    volume_ml: float | None = None
+    count: int | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +178,19 @@ class Finding:
     band: Band = "state"
     critical: bool = False
     evidence: tuple[ImageEvidence, ...] = ()
+    grade: str = ""                     # on the scale that data/findings.toml names
+    prior: Prior | None = None          # None: no earlier study, or not measured in it
+
+
+@dataclass(frozen=True)
+class PriorStudy:
+    """An earlier study of a patient with what was found in it; `findings` as its own draft or signed report has them."""
+
+    study: str                          # StudyInstanceUID
+    patient_id: str
+    date: str = ""                      # YYYYMMDD
+    modality: str = ""                  # CT, MR
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -56,3 +56,17 @@ def test_a_real_head_ct_with_tilt_and_uneven_gaps_becomes_one_volume():
     notes = " ".join(volume.notes)
     assert "tilt" in notes and "uneven gaps" in notes and volume.orientation == "axial"
     assert len(list(folder.glob("*.dcm"))) == 28 and pydicom.dcmread(next(folder.glob("*.dcm"))).Modality == volume.modality
+
+
+def test_timing_of_a_sequence_and_b_value_are_kept_and_two_patients_are_never_one_study(tmp_path):
+    for name, z, patient in (("a", 0, "A"), ("b", 5, "A"), ("c", 10, "A")):
+        write_slice(tmp_path / name, z, 500)
+        image = pydicom.dcmread(tmp_path / name)
+        image.PatientID, image.EchoTime, image.RepetitionTime, image.InversionTime, image.DiffusionBValue = patient, 90, 9000, 2500, 1000.0
+        image.save_as(tmp_path / name)
+    tags = read_study(tmp_path).volumes[0].tags
+    assert (float(tags["EchoTime"]), float(tags["InversionTime"]), float(tags["DiffusionBValue"])) == (90, 2500, 1000)
+    image.PatientID = "B"
+    image.save_as(tmp_path / "c")
+    with pytest.raises(WetreadError, match="2 PatientIDs"):
+        read_study(tmp_path)
