@@ -455,5 +455,11 @@ def says(text: str, findings: Iterable[Finding]) -> bool:
         )
         for f in findings
     ]
-    read = [(a.code, a.polarity, a.side, a.size_mm, a.volume_ml, a.count) for a in read_report(text)]
+    read: list[tuple[object, ...]] = []
+    for a in read_report(text):
+        first = next((row for row in read if row[:2] == (a.code, a.polarity)), None)
+        if first and (a.size_mm, a.volume_ml, a.count) == (None,) * 3 and (not a.side or first[2] in (None, a.side)):
+            read[read.index(first)] = (*first[:2], first[2] or a.side, *first[3:])      # named again by its scale: "atrophy on the left, MTA 2"
+            continue
+        read.append((a.code, a.polarity, a.side, a.size_mm, a.volume_ml, a.count))
     return sorted(intended, key=str) == sorted(read, key=str)

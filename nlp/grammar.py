@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from data.findings import FINDINGS
 from data.records import Finding
 from nlp.report_pipe import cues
 from nlp.tokenizer import REGISTERS, SLOTS, Tokenizer
@@ -87,8 +88,15 @@ def slots_of(finding: Finding) -> tuple[str, ...]:
         return ()
     has = {"<side>": finding.side in (("left", "right") if finding.code == "midline_shift" else ("left", "right", "bilateral")),
            "<size>": finding.size_mm is not None, "<volume>": finding.volume_ml is not None, "<count>": finding.count is not None,
-           "<region>": bool(finding.region) and region_pattern().search(finding.region) is not None, "<acuity>": bool(finding.acuity)}
+           "<region>": bool(finding.region) and region_pattern().search(finding.region) is not None, "<acuity>": bool(finding.acuity),
+           "<grade>": bool(finding.grade) and graded(finding)}
     return tuple(slot for slot in SLOTS if has[slot])
+
+
+def graded(finding: Finding) -> bool:
+    """Whether its grade is told: a doubtful finding has none on a scale, "possible atrophy, GCA 2" would state one for certain."""
+    row = FINDINGS.get(finding.code)
+    return row is not None and bool(row.grade) and not (row.scale and finding.band == "hedge")
 
 
 def polarity_of(finding: Finding) -> str:
@@ -186,7 +194,7 @@ class Grammar:
         first = place.order == 0
         left = [(slot, row) for slot, row in self.slots() if slot in place.slots]
         head = ("<side>", "<size>", "<volume>")
-        left.sort(key=lambda one: not one[1].get("list", ("",))[0].startswith(head))    # "thalamus" alone behind a colon would say nothing
+        left.sort(key=lambda one: not (one[1].get("list") or ("",))[0].startswith(head))    # "thalamus" alone behind a colon would say nothing
         if not left and not first:
             yield from self.skip(place)
         elif not left and self.shape.polarity == "present":

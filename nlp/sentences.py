@@ -26,8 +26,11 @@ def render(finding: Finding) -> str:
         size = f" of {number(finding.size_mm)} mm" if finding.size_mm is not None else ""
         words = f"midline shift{size}" + (f" to the {finding.side}" if "<side>" in slots else "")
     else:
-        before = "".join(f"{value_of(finding, slot)} " for slot in ("<count>", "<acuity>", "<side>") if slot in slots)
-        size = "".join(f", {value_of(finding, slot)}" for slot in ("<size>", "<volume>") if slot in slots)
+        scaled = "<grade>" in slots and bool(FINDINGS[finding.code].scale)
+        before = "".join(f"{value_of(finding, slot)} " for slot in ("<count>", "<grade>", "<acuity>", "<side>")
+                         if slot in slots and not (slot == "<grade>" and scaled))
+        size = "".join(f", {value_of(finding, slot)}" for slot in ("<size>", "<volume>") if slot in slots) + (
+            f" ({value_of(finding, '<grade>')})" if scaled else "")
         words = before + (singular(noun) if finding.count == 1 else plural(noun) if finding.count is not None else noun) + place + size
     return f"Possible {words}." if finding.band == "hedge" else f"{words[0].upper()}{words[1:]}."
 
@@ -107,6 +110,8 @@ def value_of(finding: Finding, slot: str) -> str:
         return f"{number(finding.volume_ml or 0.0)} mL"
     if slot == "<count>":
         return str(finding.count)
+    if slot == "<grade>":
+        return f"{FINDINGS[finding.code].scale} {finding.grade}".strip()
     if slot == "<acuity>":
         return finding.acuity.replace("_", " ")
     assert slot == "<region>", slot

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 REGISTERS = ("terse", "full", "structured")
 POLARITIES = ("present", "possible", "absent")
-SLOTS = ("<side>", "<size>", "<volume>", "<count>", "<region>", "<acuity>")
+SLOTS = ("<side>", "<size>", "<volume>", "<count>", "<region>", "<acuity>", "<grade>")
 IDS_MAX = 48            # findings of one study that have an id piece of their own
 IDS = tuple(f"<f{i + 1}>" for i in range(IDS_MAX))
 PAD, START, END = range(3)

@@ -150,7 +150,7 @@ def random_finding(code_id: str, code: str, present: bool, chance: Random) -> Fi
                    volume_ml=round(chance.uniform(0.5, 90), 1) if now_and_then(row.volume, 0.7) else None,
                    count=chance.randint(1, 30) if now_and_then(row.count, 0.7) else None,
                    acuity=chance.choice(row.acuity) if now_and_then(bool(row.acuity), 0.3) else "",
-                   band=chance.choice(("state", "state", "hedge")))
+                   grade=chance.choice(row.grade) if now_and_then(bool(row.grade), 0.5) else "", band=chance.choice(("state", "state", "hedge")))
 
 
 def vocabulary_texts(chance: Random) -> list[str]:
