@@ -218,7 +218,9 @@ class Batch:
 
     def tell(self) -> None:
         """Keys and values of the rows' studies side by side: one study is shared as it is, several are padded to the longest."""
-        studies = [row.memory for row in self.rows]
+        self.tell_of([row.memory for row in self.rows])
+
+    def tell_of(self, studies: list[Memory]) -> None:
         layers = range(len(self.keys))
         if all(one is studies[0] for one in studies):
             count = len(studies)

@@ -159,7 +159,7 @@ class Grammar:
             yield from self.skip(place)
             return
         [(name, kind)] = [self.names[code] for code in place.codes]
-        for phrase, then in self.skip(place):
+        for phrase, _ in self.skip(place):
             if kind == "one" and not phrase.lstrip().startswith("<count>") and not (self.shape.bilateral and phrase.lstrip().startswith("<side>")):
                 article = " an" if phrase.lstrip().lower() == name.lower() and name[0].lower() in "aeiou" else " a"
                 yield begin(article, place), replace(on, order=-1)
@@ -234,7 +234,7 @@ def names_of(code: str, shape: Shape) -> list[tuple[str, str]]:
     rows = []
     for name, kind, only_aged in nouns_of(code):
         told = bool(AGED.search(name))
-        if shape.polarity == "absent" or code.startswith(("acute", "chronic")) and not aged:
+        if shape.polarity == "absent" or (code.startswith(("acute", "chronic")) and not aged):
             fits = not only_aged
         else:
             fits = not told and (aged or not only_aged)

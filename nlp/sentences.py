@@ -6,7 +6,7 @@ from random import Random
 
 from data.findings import FINDINGS
 from data.records import Finding
-from nlp.grammar import american, compose, nouns_of, slots_of, wording, worded
+from nlp.grammar import american, compose, nouns_of, slots_of, worded, wording
 from nlp.tokenizer import REGISTERS
 
 NOUNS = {code: tuple(name for name, _, _ in nouns_of(code)) for code in worded() if code in FINDINGS}

@@ -22,6 +22,8 @@ class Tokenizer:
 
     def __init__(self, words: Iterable[str]) -> None:
         self.words = tuple(words)
+        if not {*SPECIAL, *BYTES} <= set(self.words):
+            raise ValueError("a vocabulary holds every special piece and every byte")
         self.numbers = {word: i for i, word in enumerate(self.words)}
         self.special = {word: i for word, i in self.numbers.items() if word in SPECIAL}
         self.longest = max((len(word) for word in self.words), default=1)
