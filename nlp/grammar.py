@@ -121,6 +121,7 @@ class Grammar:
         for name in (register, *REGISTERS):         # a register without a sentence for this shape lends another's
             self.starts = [place for text in plans[name] if self.moves(place := Place(elements(text), 0, frozenset(shape.slots), shape.codes))]
             if self.starts:
+                self.register = name
                 break
 
     def moves(self, place: Place) -> list[Move]:
@@ -272,8 +273,11 @@ def grammar(shape: Shape, register: str) -> Grammar:
 def compose(group: Sequence[Finding], register: str, chance: Random, spelling: Callable[[str], str] = str) -> str:
     """One sentence by chance, in good English: names are chosen first, the words agree with them; slots stand open."""
     shape = shape_of(group)
-    names = {code: (spelling(name), kind) for code in shape.codes for name, kind in [chance.choice(names_of(code, shape))]}
-    rules = Grammar(shape, register, names)
+    for _ in range(20):         # some names have no sentence in a register that others have: "shift of the midline" is no heading
+        names = {code: (spelling(name), kind) for code in shape.codes for name, kind in [chance.choice(names_of(code, shape))]}
+        rules = Grammar(shape, register, names)
+        if rules.register == grammar(shape, register).register:
+            break
     place: Place | None = chance.choice(rules.starts)
     text = ""
     while place is not None:
