@@ -15,6 +15,7 @@ from data.errors import InputError
 MODELS: dict[str, tuple[str, str, str, str, tuple[str, ...]]] = {
     "protocol": ("nlp.train_protocol", "nlp.evaluate_protocol", "", "", ("size", "pictures", "epochs")),
     "findings": ("vision.train_findings", "vision.evaluate_findings", "studies", "studies", ("authors", "epochs")),
+    "mr_findings": ("vision.train_mr_findings", "vision.evaluate_mr_findings", "studies", "studies", ("authors", "epochs", "pictures")),
     "reading": ("", "nlp.evaluate_reading", "", "texts", ("authors", "epochs", "pictures")),
     "report": ("vision.train_report", "vision.evaluate_report", "graphs", "studies", ("authors", "epochs", "pictures")),
 }

@@ -28,7 +28,9 @@ def open_study(path: Path) -> Study:
         return read_nifti(path)
     if path.is_file() and path.suffix.lower() in PICTURES:
         return read_picture(path)
-    if path.is_dir() and (files := sorted(f for f in path.iterdir() if f.name.lower().endswith((".nii", ".nii.gz")))):
+    files = sorted(f for f in path.iterdir() if f.name.lower().endswith((".nii", ".nii.gz"))) if path.is_dir() else []
+    # beside DICOM a NIfTI is what somebody made of it
+    if files and not any(is_dicom(f) for f in path.rglob("*") if f.is_file()):
         return read_niftis(path, files)
     return read_study(path)
 
@@ -36,10 +38,8 @@ def open_study(path: Path) -> Study:
 def read_niftis(folder: Path, files: list[Path]) -> Study:
     """One study of the NIfTI files of a folder, each a series named as its file; label maps are left out and named in `skipped`.
 
-    Raises: ImageError when one cannot be read, SeriesError when DICOM files lie beside them or together they are too large.
+    Raises: ImageError when one cannot be read, SeriesError when together they are too large.
     """
-    if any(is_dicom(f) for f in sorted(folder.iterdir()) if f.is_file() and f not in files):
-        raise SeriesError(f"{folder.name} holds DICOM and NIfTI files; give one study in one format")
     volumes, skipped, held = [], [], 0
     for file in files:
         [volume] = read_nifti(file).volumes

@@ -40,6 +40,8 @@ class HeadAnswer:
     measures: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     heat: dict[str, Floats] = field(default_factory=dict)       # of a class: by how much its probability falls where a place is hidden
+    probability: dict[str, Floats] = field(default_factory=dict)        # of outlines, and of a detector's first stage
+    chances: tuple[float, ...] = ()     # of a detector's candidates, by its judge, the surest first
 
 
 class HeadModel:
@@ -133,15 +135,14 @@ class HeadModel:
 
     def outlines(self, answer: Any, first: Volume, shape: Grid, spread: dict[str, Floats], notes: list[str]) -> HeadAnswer:
         head, spots = self.head, answer if isinstance(answer, Spots) else None
-        if spots is not None:
-            found = resample(detected_mask(spots)[None].astype(np.float32), shape) > LIKELY
-        else:
-            found = masks_of(head, resample(answer, shape))
+        back = resample(spots.probability[None] if spots is not None else answer, shape)
+        found = masks_of(head, back) if spots is None else resample(detected_mask(spots)[None].astype(np.float32), shape) > LIKELY
         masks = {name: found[k].astype(np.uint8) for k, name in enumerate(head.outputs)}
         sure = spots.chance if spots is not None else None
         measures = [measure(name, mask, first.spacing_mm, float(sure.max()) if sure is not None and len(sure) else None) for name,
                     mask in masks.items()]
-        return HeadAnswer(masks, uncertainty=spread, measures=measures, notes=notes)
+        return HeadAnswer(masks, uncertainty=spread, measures=measures, notes=notes, probability=dict(zip(head.outputs, back, strict=True)),
+                          chances=tuple(sorted((float(c) for c in sure), reverse=True)) if sure is not None else ())
 
     def images(self, answer: Floats, example: Example, channels: Mapping[str, Volume], spread: dict[str, Floats], notes: list[str]) -> HeadAnswer:
         """An answer that is a change of an input is added to it as it came, so that what was clipped for the net (bone, say) is kept."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from data.errors import StudyRefused
+from data.findings import FINDINGS
 from data.model_files import MODELS
 from data.records import Band, Finding, ImageEvidence, Side, Study, Volume
 from data.simulator import LABELS, TYPES
@@ -22,6 +23,8 @@ from vision.transforms import FIELD_MM, SIZE, WINDOWS, Grid, from_grid, grid_for
 PIXEL_MM = FIELD_MM / SIZE
 MAX_SLICES = 1200
 MIN_SPAN_MM = 85.0          # less of a head than this is no head CT
+NO_AIR_HU = -300.0          # a CT whose darkest value lies above it is not in HU
+LETTERS_MIN = 30            # pixels that are the brightest in every slice: text, not bone
 COLOURED_MAX = 0.1          # of a picture's pixels
 MIN_SLICES = 8
 MIN_BRAIN_MM2 = 4500.0      # area inside the skull in the largest slice of any head, children included
@@ -49,6 +52,7 @@ class Findings:
     notes: tuple[str, ...] = ()
     volume: int = 0                             # index in study.volumes
     slice_probability: tuple[float, ...] = ()   # of any haemorrhage, one a slice as read
+    not_assessed: tuple[str, ...] = ()          # codes that these images can show and that nothing is said of, not even that they are absent
 
 
 @dataclass
@@ -108,7 +112,8 @@ class FindingModel:
             notes.append(gone)
         findings, masks = self.graph(volume, group, grid, answers, measures, seen, picture, sided)
         chance = np.repeat(1 / (1 + np.exp(-seen)), group)[: len(volume.pixels)]
-        return Findings(findings, masks, image_tokens(answers), tuple(notes + measures.notes), index, tuple(float(p) for p in chance))
+        return Findings(findings, masks, image_tokens(answers), tuple(notes + measures.notes), index, tuple(float(p) for p in chance),
+                        not_assessed(findings, "CT"))
 
     def graph(self, volume: Volume, group: int, grid: Grid, answers: Answers, measures: Measures, seen: NDArray[np.float32],
               picture: bool, sided: bool) -> tuple[tuple[Finding, ...], dict[str, NDArray[np.uint8]]]:
@@ -184,6 +189,15 @@ class FindingModel:
         add("mass_effect", effect >= 0.5, effect, "omit" if effect < 0.5 else "hedge" if effect < 0.7 else "state")
 
 
+def not_assessed(findings: Sequence[Finding], modality: str) -> tuple[str, ...]:
+    """Codes that the modality can show and that the findings settle neither themselves nor by what they are a kind of."""
+    settled = {f.code for f in findings if f.band != "omit"}
+    absent = {f.code for f in findings if f.band == "state" and not f.present}
+    seen_kinds = {FINDINGS[f.code].parent for f in findings if f.present and f.band != "omit"}
+    return tuple(code for code, row in FINDINGS.items()
+                 if modality in row.modalities and code not in settled | seen_kinds and row.parent not in absent)
+
+
 # ---------------------------------------------------------------- which series
 
 def is_picture(volume: Volume) -> bool:
@@ -198,7 +212,7 @@ def choose_volume(study: Study) -> int:
     good = [i for i, verdict in enumerate(verdicts) if verdict is None]
     if good:
         return max(good, key=lambda i: (span_mm(study.volumes[i]), -abs((study.volumes[i].spacing_mm or (4.0,))[0] - 4.0), -i))
-    order = ["modality", "not-a-head", "plane", "contrast", "too-many-slices", "coverage", "pixels"]
+    order = ["modality", "rescale", "not-a-head", "plane", "contrast", "too-many-slices", "coverage", "burnt-in", "pixels"]
     reason, message = max((v for v in verdicts if v), key=lambda v: order.index(v[0]))
     raise StudyRefused(reason, message)
 
@@ -234,7 +248,22 @@ def why_not(volume: Volume) -> tuple[str, str] | None:
         return "pixels", "pixels hold NaN or infinity; send the series again"
     if volume.pixels.size == 0 or float(np.ptp(volume.pixels)) < 1e-3:
         return "pixels", "all pixels have one value; send the series again"
+    if volume.units == "HU" and float(volume.pixels.min()) > NO_AIR_HU:
+        return "rescale", (f"values run from {volume.pixels.min():.0f} to {volume.pixels.max():.0f} HU, and air has about -1000; "
+                           "send the series with RescaleSlope and RescaleIntercept")
+    if burnt_in(volume):
+        return "burnt-in", "text is burnt into the pixels; send the original images"
     return None
+
+
+def burnt_in(volume: Volume) -> bool:
+    """Whether the header says so, or the same pixels have the greatest value in nearly every slice, as letters laid over a series have."""
+    if volume.tags.get("BurnedInAnnotation", "").upper() == "YES":
+        return True
+    if len(volume.pixels) < MIN_SLICES:
+        return False
+    same = (volume.pixels >= volume.pixels.max()).mean(0) >= 0.9
+    return LETTERS_MIN <= int(same.sum()) <= 0.2 * same.size
 
 
 def merge_thin(volume: Volume) -> tuple[Volume, int]:

@@ -1,64 +1,81 @@
 """The image path: a study -> findings graph -> sentences, each read again before it is believed -> draft."""
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.errors import InputError, ModelError
+from data.errors import InputError, ModelError, StudyRefused
+from data.findings import FINDINGS
 from data.model_files import MODELS, load_model
-from data.records import Draft, Finding, Order, Sentence, Study, Volume
+from data.records import Draft, Finding, Order, PriorStudy, Sentence, Study
 from nlp.assertions import says
 from nlp.decoder import DecoderConfig, ReportDecoder
 from nlp.decoder_hf import PREFIX, HuggingFaceDecoder
 from nlp.impression import compose_impression
 from nlp.sentences import fill, group_findings, render, render_absent
-from vision.findings import FindingModel, Findings
+from vision.findings import FindingModel, Findings, why_not
+from vision.mr_findings import MrFindingModel
+from vision.mr_series import choose, role_of
+from vision.priors import with_priors
 
 SECTIONS = ("exam", "indication", "technique", "comparison", "findings", "impression")
 
 
 class Reporter:
-    """Drafts for non-contrast head CT; without decoder weights every sentence is its plain template."""
+    """Drafts for non-contrast head CT and for head MR; without decoder weights every sentence is its plain template."""
 
-    def __init__(self, finder: FindingModel, decoder: ReportDecoder | HuggingFaceDecoder | None, version: str = "", finder_version: str = "") -> None:
-        self.finder, self.decoder, self.version, self.finder_version = finder, decoder, version, finder_version
+    def __init__(self, finder: FindingModel, decoder: ReportDecoder | HuggingFaceDecoder | None, version: str = "",
+                 finder_version: str = "", mr: MrFindingModel | None = None) -> None:
+        self.finder, self.decoder, self.version, self.finder_version, self.mr = finder, decoder, version, finder_version, mr
 
     @classmethod
     def load(cls, folder: Path | None = None, device: str = "cpu", decoder: str = "") -> "Reporter":
-        """Models from `folder`/findings and `folder`/report; raises ModelError when the finding model is missing or altered."""
+        """Models from `folder`/findings, /report, /mr_findings and the shipped heads; raises ModelError when the CT model is missing or altered."""
         folder = folder or MODELS
         finder = FindingModel.load(folder / "findings", device)
         finder_version = str(load_model(folder / "findings")[0].get("version", ""))
+        mr = MrFindingModel.load(folder / "mr_findings", device) if (folder / "mr_findings").exists() else None
         if decoder:
             if not decoder.startswith(PREFIX):
                 raise InputError(f"--decoder is '{decoder}', expected hf:FOLDER, the folder of a Hugging Face causal model on disk")
             own = HuggingFaceDecoder.load(Path(decoder.removeprefix(PREFIX)))
-            return cls(finder, own.to(device), decoder, finder_version)
+            return cls(finder, own.to(device), decoder, finder_version, mr)
         if not (folder / "report").exists():
-            return cls(finder, None, finder_version=finder_version)
+            return cls(finder, None, finder_version=finder_version, mr=mr)
         shipped, version = load_decoder(folder / "report")
-        return cls(finder, on(shipped, device), version, finder_version)
+        return cls(finder, on(shipped, device), version, finder_version, mr)
 
-    def draft(self, study: Study, order: Order | None = None,
+    def draft(self, study: Study, order: Order | None = None, priors: Sequence[PriorStudy] = (),
               seed: int | None = None) -> tuple[Draft, dict[str, NDArray[np.uint8]]]:
-        """A draft and its masks by name, each of the volume's shape; raises StudyRefused with the reason."""
-        found = self.finder.find(study)
-        volume = study.volumes[found.volume]
-        groups = group_findings(found.findings)
+        """A draft and its masks by name, each on the series that its evidence names; raises StudyRefused with the reason."""
+        modality = modality_of(study)
+        found = self.find(study, modality)
+        graph = with_priors(found.findings, study, modality, priors)
+        groups = group_findings(graph)
         findings, replaced = self.word(groups, found.image_tokens, asked_text(order, study), seed)
         sentences = (
-            Sentence("CT head without contrast." if volume.spacing_mm else "Single CT head picture.", "exam"),
+            Sentence(exam(study, found, modality), "exam"),
             *([Sentence(indication(order, study), "indication")] if order and order.text.strip() else []),
-            *(Sentence(text, "technique") for text in technique(volume, found)),
-            Sentence("No prior study was read.", "comparison"),
+            *(Sentence(text, "technique") for text in technique(study, found, modality)),
+            Sentence(comparison(graph), "comparison"),
             *findings,
-            *impression(groups, asked_text(order, study)),
+            *impression(graph, asked_text(order, study)),
         )
         sections = {name: " ".join(s.text for s in sentences if s.section == name) for name in SECTIONS}
-        model = {"findings": self.finder_version, "report": self.version or "templates", "sentences": len(findings), "replaced_by_template": replaced}
-        priority = max((f.probability for f in found.findings if f.present and f.critical and f.band != "omit"), default=0.0)
-        return Draft(study.id, "draft", None, found.findings, sections, sentences, model, priority), found.masks
+        version = self.mr.version if modality == "MR" and self.mr else self.finder_version
+        model = {"findings": version, "report": self.version or "templates", "sentences": len(findings), "replaced_by_template": replaced,
+                 "not_assessed": list(found.not_assessed)}
+        priority = max((f.probability for f in graph if f.present and f.critical and f.band != "omit"), default=0.0)
+        return Draft(study.id, "draft", None, graph, sections, sentences, model, priority), found.masks
+
+    def find(self, study: Study, modality: str) -> Findings:
+        if modality == "CT":
+            return self.finder.find(study)
+        if self.mr is None:
+            raise StudyRefused("modality", "the study is MR, and no calibration for head MR is installed; send non-contrast head CT")
+        return self.mr.find(study)
 
     def word(self, groups: list[list[Finding]], image_tokens: NDArray[np.float32], order_text: str = "",
              seed: int | None = None) -> tuple[list[Sentence], int]:
@@ -86,8 +103,8 @@ class Reporter:
         return sentences, replaced
 
 
-def impression(groups: list[list[Finding]], order_text: str = "") -> list[Sentence]:
-    said = compose_impression([finding for group in groups for finding in group], order_text)
+def impression(findings: Sequence[Finding], order_text: str = "") -> list[Sentence]:
+    said = compose_impression(findings, order_text)
     return [Sentence(row.text, "impression", row.findings, row.confidence, "template") for row in said]
 
 
@@ -107,11 +124,41 @@ def indication(order: Order, study: Study) -> str:
     return order.text.strip()
 
 
-def technique(volume: Volume, found: Findings) -> list[str]:
+def modality_of(study: Study) -> str:
+    """CT or MR: whichever has a series that can be read, CT first; with neither, MR where any sequence of head MR is known."""
+    ct = [volume for volume in study.volumes if volume.units == "HU" or volume.modality == "CT"]
+    if any(why_not(volume) is None for volume in ct):
+        return "CT"
+    return "MR" if any(volume.modality == "MR" or role_of(volume) for volume in study.volumes if volume not in ct) else "CT"
+
+
+def exam(study: Study, found: Findings, modality: str) -> str:
+    if modality == "MR":
+        given = "T1CE" in choose(study.volumes)[0]
+        return f"MRI brain {'with' if given else 'without'} contrast."
+    return "CT head without contrast." if study.volumes[found.volume].spacing_mm else "Single CT head picture."
+
+
+def comparison(graph: Sequence[Finding]) -> str:
+    dates = sorted({f.prior.date for f in graph if f.prior is not None}, reverse=True)
+    return f"Study of {' and '.join(f'{d[:4]}-{d[4:6]}-{d[6:8]}' for d in dates)}." if dates else "No prior study was read."
+
+
+def technique(study: Study, found: Findings, modality: str) -> list[str]:
+    """The series that were read, what the reader did to them, and what nobody looked for."""
     rows = []
-    if volume.spacing_mm:
+    if modality == "MR":
+        for role, i in choose(study.volumes)[0].items():
+            volume = study.volumes[i]
+            assert volume.spacing_mm is not None
+            rows.append(f"{role}: {len(volume.pixels)} {volume.orientation} slices, {volume.spacing_mm[0]:.1f} mm apart.")
+        if tesla := study.volumes[found.volume].tags.get("MagneticFieldStrength", ""):
+            rows.append(f"{tesla} T.")
+    elif (volume := study.volumes[found.volume]).spacing_mm:
         rows.append(f"Read on {len(volume.pixels)} axial slices, {volume.spacing_mm[0]:.1f} mm apart.")
-    return rows + [f"{note[:1].upper()}{note[1:]}." for note in dict.fromkeys(found.notes) if note]
+    rows += [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in dict.fromkeys(found.notes) if note]
+    names = [FINDINGS[code].label for code in found.not_assessed]
+    return rows + ([f"Not assessed: {', '.join(names)}."] if names else [])
 
 
 def load_decoder(folder: Path) -> tuple[ReportDecoder, str]:

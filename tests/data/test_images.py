@@ -61,10 +61,9 @@ def test_a_picture_in_colour_says_so(tmp_path):
 
 
 def test_a_folder_of_nifti_files_is_one_study_of_series_named_as_their_files_and_label_maps_are_left_out(tmp_path):
-    import nibabel
-
     rng = np.random.default_rng(0)
-    for name, values in (("FLAIR", rng.uniform(0, 100, (8, 8, 4))), ("T1_post", rng.uniform(0, 100, (8, 8, 4))), ("mask", np.eye(8)[..., None] * np.ones(4))):
+    pictures = {"FLAIR": rng.uniform(0, 100, (8, 8, 4)), "T1_post": rng.uniform(0, 100, (8, 8, 4)), "mask": np.eye(8)[..., None] * np.ones(4)}
+    for name, values in pictures.items():
         nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), np.diag([2, 2, 5, 1])), tmp_path / f"{name}.nii.gz")
     study = open_study(tmp_path)
     assert [v.sequence for v in study.volumes] == ["FLAIR", "T1_post"] and "mask.nii.gz: a label map" in study.skipped[0]

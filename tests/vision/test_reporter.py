@@ -48,7 +48,7 @@ def test_a_decoder_that_writes_nonsense_is_overruled_by_the_template_and_counted
 
 def test_normal_needs_its_own_evidence():
     absent = [finding("intracranial_haemorrhage", False)]
-    assert impression([absent])[0].text == "No intracranial haemorrhage."
+    assert impression(absent)[0].text == "No intracranial haemorrhage."
     assert impression([])[0].text.startswith("No statement")
 
 

@@ -91,6 +91,8 @@ ROWS = (
          "real lgg_flair, 5 folds by patient: Dice >= 0.88; simulation only >= 0.65", f"0.88 ({REVIEW}); small U-Net 0.78", floors.threshold,
          "a threshold",
          real="lgg_flair"),
+    Head("white_matter_lesions", "small-vessel white-matter lesions on FLAIR, mL", "outline", "white_matter_disease", ("FLAIR",), ("lesion",), "dice",
+         "simulated Dice >= 0.70", "", floors.threshold, "a threshold"),
     Head("microbleeds", "microbleeds on SWI, counted", "detect", "microbleeds", ("SWI",), ("microbleed",), "sensitivity",
          ">= 0.95 at <= 1 false positive a subject, mimics included", f"93 % at 3 false positives a subject ({REVIEW})", floors.dark_spots,
          "dark round spots",

@@ -1,0 +1,244 @@
+"""Head MR: which series is which, where a finding lies, what its head's figures let the draft say, and what is never said."""
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from data.errors import ModelError, StudyRefused
+from data.findings import FINDINGS
+from data.images import open_study
+from data.records import Finding, Patient, PriorStudy, Study, Volume
+from data.simulate.files import write_case
+from data.simulate.recipes import simulate
+from vision.apply_head import HeadModel
+from vision.findings import not_assessed
+from vision.heads import HEADS
+from vision.heads.tasks import TASKS
+from vision.mr_findings import SCREENS, MrFindingModel, Seen, fazekas, one_story
+from vision.mr_measure import frame_of, longest_mm
+from vision.mr_series import back_from_axial, choose, onto, role_of, to_axial, together, why_not
+from vision.priors import with_priors
+from vision.reporter import Reporter, modality_of
+from vision.train_mr_findings import fitted
+
+AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
+FLAIR = {"EchoTime": "120", "RepetitionTime": "9000", "InversionTime": "2500"}
+
+
+def head(bright_at=(12, 60, 75), radius_mm=12.0, shape=(24, 110, 100), spacing=(5.0, 2.0, 2.0), affine=AFFINE, sequence="ax t2 flair", tags=None):
+    """An egg-shaped head with a bright ball in it; columns run to the patient's left where the affine says so."""
+    z, y, x = np.meshgrid(*(np.arange(n) * s for n, s in zip(shape, spacing, strict=True)), indexing="ij")
+    middle = [(n - 1) * s / 2 for n, s in zip(shape, spacing, strict=True)]
+    away = ((z - middle[0]) / 75) ** 2 + ((y - middle[1]) / 92) ** 2 + ((x - middle[2]) / 72) ** 2
+    rng = np.random.default_rng(0)
+    pixels = (away < 1) * (100 + 40 * np.sin(y / 9) * np.cos((x - middle[2]) / 8) + rng.normal(0, 2, shape))
+    at = [i * s for i, s in zip(bright_at, spacing, strict=True)]
+    pixels[(z - at[0]) ** 2 + (y - at[1]) ** 2 + (x - at[2]) ** 2 < radius_mm**2] = 260
+    return Volume(pixels.astype(np.float32), spacing, affine, modality="MR", sequence=sequence, series_uid="s1", tags=tags or {})
+
+
+def reader(name="flair_lesions", threshold=2.0):
+    """A head that outlines what is brighter than `threshold` times the median: its answer is known."""
+    made = HeadModel(HEADS[name], TASKS[HEADS[name].task].build(HEADS[name]).eval(), {"version": "x-1", "spacing_mm": [5.0, 2.0, 2.0]})
+
+    class Bright(torch.nn.Module):
+        config = made.net.config
+
+        def forward(self, image):
+            return (image[:, 1:2] - threshold) * 50
+    made.net = Bright()
+    return made
+
+
+def fit(**changes):
+    """Certain of what is outlined; a volume of nothing is absent."""
+    return {"weights": [0.0, 6.0, 0.0], "bias": 3.0, "mean": [0, 0, 0], "spread": [1, 1, 1], "states": True, "hedges": True, "excludes": True,
+            "measures": True, "sides": True, **changes}
+
+
+def model(**changes):
+    return MrFindingModel({"flair_lesions": reader()}, {"version": "t", "findings": {"flair_lesion": fit(**changes)}})
+
+
+@pytest.mark.parametrize(("name", "tags", "role"), [
+    ("AX T2 FLAIR", FLAIR, "FLAIR"), ("t2_tirm_tra_dark-fluid", {}, "FLAIR"), ("series 5", FLAIR, "FLAIR"),
+    ("AX FLAIR", {**FLAIR, "InversionTime": "0"}, ""),
+    ("AX T1 FLAIR", {"EchoTime": "10", "RepetitionTime": "2000", "InversionTime": "800"}, "T1"), ("t1_mprage_sag", {"InversionTime": "900"}, "T1"),
+    ("t1_mprage_sag POST GAD", {}, "T1CE"), ("AX T1 +C", {}, "T1CE"), ("T1CE", {}, "T1CE"), ("AX T1", {"ContrastBolusAgent": "Gadovist"}, "T1CE"),
+    ("AX T1 PRE", {"ContrastBolusAgent": "Gadovist"}, "T1"), ("t2_tse_tra", {"EchoTime": "100", "RepetitionTime": "5000"}, "T2"),
+    ("AX T2*", {}, ""), ("ax swi", {}, "SWI"), ("SWI_mIP", {}, ""), ("swi pha", {}, ""), ("SWI", {"ImageType": "ORIGINAL\\PRIMARY\\P\\ND"}, ""),
+    ("ep2d_diff_trace", {"DiffusionBValue": "1000.0"}, "DWI"), ("ep2d_diff", {"DiffusionBValue": "0"}, ""), ("ADC (10^-6 mm2/s)", {}, "ADC"),
+    ("ep2d_diff", {"ImageType": "DERIVED\\PRIMARY\\DIFFUSION\\ADC"}, "ADC"), ("perf DSC", {}, ""), ("MRA TOF", {}, ""), ("T2 TSE spine", {}, ""),
+    ("", {"EchoTime": "12", "RepetitionTime": "500"}, "T1"), ("", {}, ""), ("T2 axial", {"EchoTime": "10", "RepetitionTime": "500"}, "")])
+def test_a_series_is_told_by_name_and_timing_and_by_neither_where_they_contradict(name, tags, role):
+    assert role_of(Volume(np.zeros((1, 1, 1), np.float32), (1.0, 1.0, 1.0), AFFINE, modality="MR", sequence=name, tags=tags)) == role
+
+
+def test_ct_has_no_role_and_makes_a_study_ct():
+    ct = replace(head(), modality="CT", units="HU", sequence="FLAIR")
+    assert role_of(ct) == ""
+    assert modality_of(Study("1", (ct,))) == "CT" and modality_of(Study("1", (head(),))) == "MR"
+
+
+@pytest.mark.parametrize(("column", "leftward", "side"), [(75, True, "left"), (25, True, "right"), (75, False, "right"), (50, True, "midline")])
+def test_the_side_of_a_lesion_is_the_patients_in_either_direction_of_the_columns(column, leftward, side):
+    volume = head((12, 60, column), affine=AFFINE if leftward else np.diag([-2.0, 2.0, 5.0, 1.0]))
+    assert frame_of(volume).side(volume.pixels > 200) == side
+
+
+def test_a_ball_is_as_long_as_it_is():
+    volume = head(radius_mm=12.0)
+    assert longest_mm(volume.pixels > 200, volume.spacing_mm) == pytest.approx(24, abs=3)
+
+
+def test_a_lesion_is_stated_with_side_volume_slice_box_and_mask():
+    found = model().find(Study("1", (head(),)))
+    [finding] = found.findings
+    assert (finding.code, finding.present, finding.band, finding.side) == ("flair_lesion", True, "state", "left")
+    assert finding.volume_ml == pytest.approx(4 / 3 * np.pi * 12**3 / 1000, rel=0.25)
+    [seen] = finding.evidence
+    assert seen.slice == 12 and seen.slices[0] <= 11 and seen.slices[1] >= 13 and seen.series_uid == "s1"
+    assert seen.box[0] <= 60 < seen.box[2] and seen.box[1] <= 75 < seen.box[3] and found.masks[seen.mask].shape == (24, 110, 100)
+
+
+@pytest.mark.parametrize(("changes", "band"), [({"states": False}, "hedge"), ({"states": False, "hedges": False}, "omit"), ({"hedges": False}, "state")])
+def test_a_head_that_is_often_wrong_hedges_or_is_left_out_and_listed(changes, band):
+    found = model(**changes).find(Study("1", (head(),)))
+    assert found.findings[0].present and found.findings[0].band == band
+    assert ("flair_lesion" in found.not_assessed) == (band == "omit")
+
+
+@pytest.mark.parametrize(("excludes", "said"), [
+    (True, "No FLAIR-hyperintense lesion."), (False, "No statement: the evidence is not enough. Read the images.")])
+def test_absence_is_said_only_by_a_head_that_hardly_misses_and_nothing_else_is_called_normal(excludes, said):
+    reporter = Reporter(None, None, mr=model(excludes=excludes))
+    draft, _ = reporter.draft(Study("1", (head(radius_mm=0.0),)))
+    assert draft.sections["impression"] == said and "normal" not in draft.sections["impression"].lower()
+    assert ("FLAIR-hyperintense lesion" in draft.sections["technique"]) != excludes
+    for code in ("acute_infarct", "mass", "hydrocephalus", "intracranial_haemorrhage"):
+        assert FINDINGS[code].label in draft.sections["technique"] and code in draft.model["not_assessed"]
+
+
+def test_measures_and_sides_are_told_only_where_they_were_right():
+    [finding] = model(measures=False, sides=False).find(Study("1", (head(),))).findings
+    assert finding.volume_ml is None and finding.side is None and finding.evidence
+
+
+def test_nothing_is_assessed_without_its_sequences_and_a_kind_of_a_stated_parent_is_not_listed():
+    present = Finding("f1", "mass", "intracranial mass", True, 0.9)
+    listed = not_assessed([present], "MR")
+    assert "mass" not in listed and "glioma" in listed and "skull_fracture" not in listed and "acute_infarct" in listed
+    assert "subdural_haemorrhage" not in not_assessed([Finding("f1", "intracranial_haemorrhage", "h", False, 0.01)], "CT")
+
+
+def test_series_of_another_grid_are_laid_on_the_first_by_the_patients_positions_and_other_frames_are_not():
+    first = head(tags={"FrameOfReferenceUID": "1"})
+    other = head((24, 48, 60), shape=(48, 88, 80), spacing=(2.5, 2.5, 2.5), affine=np.diag([2.5, 2.5, 2.5, 1.0]), tags={"FrameOfReferenceUID": "1"})
+    moved, share = onto(other, first)
+    middle = [np.argwhere(v.pixels > 200).mean(0) for v in (first, moved)]
+    assert share > 0.9 and np.allclose(*middle, atol=1.0)
+    assert together({"FLAIR": first, "T1": other}) is not None
+    assert together({"FLAIR": first, "T1": replace(other, tags={"FrameOfReferenceUID": "2"})}) is None
+
+
+def test_a_sagittal_volume_scan_is_read_as_axial_slices_and_its_mask_lies_on_it():
+    axial = head(shape=(120, 110, 100), spacing=(1.0, 2.0, 2.0), bright_at=(60, 60, 75), affine=np.diag([2.0, 2.0, 1.0, 1.0]))
+    pixels = axial.pixels.transpose(2, 0, 1)[:, ::-1]       # slices to the left, rows to the feet, columns to the back
+    affine = np.array([[0, 0, 2.0, 0], [2.0, 0, 0, 0], [0, -1.0, 0, 119.0], [0, 0, 0, 1]])
+    sagittal = Volume(pixels, (2.0, 1.0, 2.0), affine, modality="MR", sequence="flair", orientation="sagittal", series_uid="s1")
+    turned = to_axial(sagittal)
+    assert np.array_equal(turned.pixels, axial.pixels) and np.allclose(turned.affine, axial.affine) and turned.spacing_mm == axial.spacing_mm
+    mask = (turned.pixels > 200).astype(np.uint8)
+    assert np.array_equal(back_from_axial(mask, "sagittal"), (pixels > 200).astype(np.uint8)) and why_not(sagittal) is None
+
+
+def test_the_axial_series_is_chosen_and_what_is_turned_down_says_why():
+    chosen, turned_down = choose([head(tags={"BodyPartExamined": "KNEE"}), head(), head(sequence="DWI", shape=(4, 110, 100))])
+    assert chosen == {"FLAIR": 1} and [reason for reason, _ in turned_down] == ["not-a-head", "coverage"]
+
+
+def test_a_head_unlike_those_calibrated_on_is_refused():
+    strange = MrFindingModel({"flair_lesions": reader()}, {"findings": {}, "likeness": {"spread": [5.0, 6.0]}})
+    with pytest.raises(StudyRefused) as refused:
+        strange.find(Study("1", (head(),)))
+    assert refused.value.reason == "out-of-distribution"
+
+
+def test_a_mass_is_not_told_twice_and_oedema_without_one_is_left_out():
+    def found(code, present=True, band="state"):
+        return Finding("", code, code, present, 0.9, band=band)
+
+    assert [f.code for f in one_story([found("mass"), found("flair_lesion"), found("oedema")])] == ["mass", "oedema"]
+    assert [(f.code, f.band) for f in one_story([found("mass", False), found("oedema")])] == [("mass", "state"), ("oedema", "omit")]
+
+
+def test_the_fazekas_grade_follows_from_the_two_borders():
+    seen = Seen("white_matter_disease", 0, np.zeros(0, bool), (), 0.0, 0.0, 0.0, 1, None)
+    assert [fazekas(replace(seen, volume_ml=ml), (5.0, 20.0)) for ml in (1.0, 5.0, 19.9, 20.0)] == ["1", "2", "2", "3"]
+
+
+def test_a_screen_may_state_what_is_mostly_true_and_deny_what_it_hardly_misses_and_neither_by_chance():
+    def pairs(right, n=120):
+        rng = np.random.default_rng(0)
+        rows = []
+        for _ in range(n):
+            there = bool(rng.uniform() < 0.5)
+            says = there if rng.uniform() < right else not there
+            seen = Seen("mass", 0, np.zeros(0, bool), (4.0 if says else -4.0, float(rng.normal())), 10.0 * says, 0.0, 0.0, int(says), "left")
+            rows.append((seen, {"present": there, "volume_ml": 10.5, "side": "left", "grade": ""}))
+        return rows
+
+    good, chance = fitted(pairs(0.99)), fitted(pairs(0.5))
+    assert good["states"] and good["excludes"] and good["measures"] and good["sides"]
+    assert not chance["states"] and not chance["excludes"]
+
+
+PATIENT = Patient(id="P")
+
+
+@pytest.mark.parametrize(("changes", "measured"), [
+    ({}, 8.0), ({"patient_id": "Q"}, None), ({"date": "20260601"}, None), ({"modality": "CT"}, None), ({"patient_id": ""}, None)])
+def test_a_prior_counts_only_of_the_same_patient_earlier_and_by_the_same_modality(changes, measured):
+    old = Finding("f1", "flair_lesion", "x", True, 0.9, side="left", volume_ml=8.0)
+    prior = PriorStudy(**{"study": "0", "patient_id": "P", "date": "20250101", "modality": "MR", "findings": (old,), **changes})
+    study = Study("1", (head(),), patient=PATIENT, date="20260101")
+    draft, _ = Reporter(None, None, mr=model()).draft(study, priors=[prior])
+    [finding] = draft.findings
+    assert (finding.prior.volume_ml if finding.prior else None) == measured
+    assert draft.sections["comparison"] == ("Study of 2025-01-01." if measured else "No prior study was read.")
+
+
+def test_a_prior_of_the_other_side_is_no_prior_and_an_absent_one_says_that_it_was_absent():
+    study = Study("1", (), patient=PATIENT, date="20260101")
+    now = Finding("f1", "subdural_haemorrhage", "x", True, 0.9, side="left")
+    absent = replace(now, present=False, side=None)
+    for old, present in ((replace(now, side="right"), None), (absent, False), (replace(absent, band="omit"), None)):
+        [one] = with_priors([now], study, "CT", [PriorStudy("0", "P", "20250101", "CT", (old,))])
+        assert (one.prior.present if one.prior else None) is present
+
+
+def test_every_screen_names_a_finding_that_its_head_fills_by_the_table():
+    for screen in SCREENS:
+        assert FINDINGS[screen.code].head["MR"] == screen.head and screen.chance in HEADS[screen.head].outputs
+
+
+def test_a_calibration_that_is_not_there_is_a_coded_error(tmp_path):
+    with pytest.raises(ModelError, match="train mr_findings"):
+        MrFindingModel.load(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["dicom", "nifti"])
+def test_a_simulated_study_from_files_becomes_a_draft_whose_sentences_point_at_series_slice_and_mask(tmp_path, form):
+    case = simulate("tumour_segmentation", 7, size=(24, 96, 96), spacing_mm=(5.0, 2.4, 2.4))
+    write_case(case, tmp_path / "study", form)
+    study = open_study(tmp_path / "study")
+    draft, masks = Reporter.load().draft(study)
+    assert draft.sections["exam"] == "MRI brain with contrast." and "Not assessed:" in draft.sections["technique"]
+    series = {volume.series_uid: volume.pixels.shape for volume in study.volumes}
+    said = {id for sentence in draft.sentences for id in sentence.findings}
+    for finding in draft.findings:
+        if finding.id in said and finding.present:
+            for seen in finding.evidence:
+                assert masks[seen.mask].shape == series[seen.series_uid] and masks[seen.mask][seen.slice].any() and seen.box
+    assert "microbleeds" in draft.model["not_assessed"] and "acute_infarct" in draft.model["not_assessed"]

@@ -1,0 +1,273 @@
+"""The findings graph of a head MR: series by their facts -> heads -> masks and measures -> calibrated probability -> what may be stated."""
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from data.errors import ModelError, StudyRefused
+from data.findings import FINDINGS
+from data.model_files import MODELS
+from data.records import Band, Finding, Side, Study, Volume
+from vision.apply_head import HeadAnswer, HeadModel
+from vision.findings import Findings, not_assessed
+from vision.heads import HEADS
+from vision.mr_measure import Frame, evidence_of, frame_of, largest_part, likeness, longest_mm, without_specks
+from vision.mr_series import back_from_axial, choose, to_axial, together, why_not
+
+FOLDER = MODELS / "mr_findings"
+STATE, HEDGE = 0.8, 0.4         # calibrated probability from which a finding is stated, and from which it is hedged
+ABSENT = 0.15                   # below it a finding is absent; between it and HEDGE nothing is said
+LOW_ADC = 0.85                  # of the ADC of the brain: an infarct brighter than that on the ADC map is no acute one
+HIGH_MM, WIDE_MM = (110, 260), (90, 230)        # of a head in its largest axial slice, children included
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Which head fills a finding, and from which of its outputs: `outline` gets the head's masks and gives the finding's."""
+
+    code: str
+    head: str
+    outline: Callable[[Mapping[str, NDArray[np.uint8]]], Mask]
+    chance: str                         # the head's output whose probability counts
+    least_ml: float = 0.0               # smaller parts are specks
+    counted: bool = False               # parts are counted
+
+
+# The table: a head's own figures (docs/heads.md) and the calibration of vision/train_mr_findings.py decide what it may say.
+SCREENS = (
+    Screen("acute_infarct", "dwi_infarct", lambda m: m["infarct"] > 0, "infarct", 0.05),
+    Screen("microbleeds", "microbleeds", lambda m: m["microbleed"] > 0, "microbleed", counted=True),
+    Screen("mass", "tumour_segmentation", lambda m: m["core"] > 0, "core", 0.1),
+    Screen("oedema", "tumour_segmentation", lambda m: (m["whole"] > 0) & (m["core"] == 0), "whole", 0.5),
+    Screen("enhancement", "tumour_segmentation", lambda m: m["enhancing"] > 0, "enhancing", 0.05),
+    Screen("flair_lesion", "flair_lesions", lambda m: m["lesion"] > 0, "lesion", 0.3),
+    Screen("white_matter_disease", "white_matter_lesions", lambda m: m["lesion"] > 0, "lesion", 0.05),
+)
+FLAIR_READERS = ("flair_lesion", "white_matter_disease")       # each is told how much the other one sees
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a screen saw in a study, before calibration. `mask` lies on the axial grid of `volume`, an index into the study's volumes."""
+
+    code: str
+    volume: int
+    mask: Mask
+    evidence: tuple[float, ...]
+    volume_ml: float
+    largest_ml: float
+    size_mm: float
+    count: int
+    side: Side | None
+
+
+class MrFindingModel:
+    """Load once, use for every study; a screen whose head has no weights is not run and its finding is listed as not assessed."""
+
+    def __init__(self, heads: Mapping[str, HeadModel], calibration: Mapping[str, Any]) -> None:
+        self.heads, self.calibration = heads, calibration
+        self.version = str(calibration.get("version", ""))
+
+    @classmethod
+    def load(cls, folder: Path | None = None, device: str = "cpu", heads: Path | None = None) -> "MrFindingModel":
+        """Heads from `heads`/NAME, default the shipped ones; raises ModelError for altered weights or a calibration that cannot be read."""
+        path = Path(folder or FOLDER) / "calibration.json"
+        try:
+            calibration = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path} cannot be read ({type(error).__name__}); write it again with wetread train mr_findings") from None
+        return cls(cls.heads_of(device, heads), calibration)
+
+    @staticmethod
+    def heads_of(device: str = "cpu", heads: Path | None = None) -> dict[str, HeadModel]:
+        """The heads of SCREENS that have weights."""
+        places = {screen.head: heads / screen.head if heads else HEADS[screen.head].folder for screen in SCREENS}
+        return {name: HeadModel.load(name, place, device) for name, place in places.items() if (place / "model.safetensors").is_file()}
+
+    def find(self, study: Study) -> Findings:
+        """The findings of every sequence that a head reads; raises StudyRefused with the reason when there is none."""
+        seen, notes, _ = self.screen(study)
+        findings, masks, said = [], {}, set()
+        for one in seen:
+            fit = self.calibration["findings"].get(one.code)
+            if fit is None:
+                continue
+            finding = self.finding(one, fit)
+            if finding.present:
+                mask = back_from_axial(one.mask.astype(np.uint8), study.volumes[one.volume].orientation)
+                masks[one.code] = mask
+                finding = replace(finding, evidence=evidence_of(study.volumes[one.volume], mask, one.code))
+            findings.append(finding)
+            said.add(one.code)
+        findings = one_story(findings)
+        order = list(FINDINGS)
+        findings = [replace(f, id=f"f{i + 1}") for i, f in enumerate(sorted(findings, key=lambda f: order.index(f.code)))]
+        kept = {seen.mask for f in findings for seen in f.evidence}
+        first = seen[0].volume if seen else 0
+        return Findings(tuple(findings), {n: m for n, m in masks.items() if n in kept}, np.zeros((1, 1), np.float32),
+                        tuple(dict.fromkeys(notes)), first, not_assessed=not_assessed(findings, "MR"))
+
+    def screen(self, study: Study) -> tuple[list[Seen], list[str], dict[int, Volume]]:
+        """Every screen whose sequences are there, notes, and the volumes as they were read."""
+        chosen, turned_down = choose(study.volumes)
+        if not chosen:
+            raise StudyRefused(*refusal_of(study, turned_down))
+        volumes = {i: to_axial(study.volumes[i]) for i in chosen.values()}
+        notes = [message for _, message in turned_down] + [note for i in volumes for note in study.volumes[i].notes]
+        frames: dict[int, Frame] = {}
+        answers: dict[str, tuple[int, HeadAnswer, dict[str, Volume]]] = {}
+        for name, model in self.heads.items():
+            inputs = model.head.inputs
+            if not set(inputs) <= set(chosen):
+                continue
+            placed = together({role: volumes[chosen[role]] for role in inputs})
+            if placed is None:
+                notes.append(f"{', '.join(inputs)} do not lie in one frame of reference, so they were not read together")
+                continue
+            channels, more = placed
+            at = chosen[inputs[0]]
+            frames.setdefault(at, frame_of(volumes[at]))
+            answer = model.apply(channels)
+            notes += [*more, *answer.notes]
+            answers[name] = at, answer, channels
+        if not answers:
+            raise StudyRefused("sequences", f"the study has {', '.join(sorted(chosen))}, and no head reads these alone; expected FLAIR, "
+                                            "DWI with ADC, SWI, or T1, T2, FLAIR and T1 with contrast")
+        for at, frame in frames.items():
+            check_head(volumes[at], frame, self.calibration.get("likeness", {}))
+        seen = [look(screen, *answers[screen.head], frames[answers[screen.head][0]]) for screen in SCREENS if screen.head in answers]
+        return told_of_each_other(seen), notes, volumes
+
+    def finding(self, one: Seen, fit: Mapping[str, Any]) -> Finding:
+        """What the calibration makes of a screen. A head that is often wrong states nothing, one that misses denies nothing."""
+        p = probability(fit, one.evidence)
+        row = FINDINGS[one.code]
+        present = p >= HEDGE and (one.count > 0)
+        band: Band = "state" if p >= STATE and fit["states"] else "hedge"
+        if not present:
+            return Finding("", one.code, row.label, False, round(p, 4), band="state" if p < ABSENT and fit["excludes"] else "omit")
+        if band == "hedge" and not fit["hedges"]:
+            band = "omit"
+        facts: dict[str, Any] = {"side": one.side if one.side in row.side and fit["sides"] else None}
+        if row.volume and fit["measures"]:
+            facts["volume_ml"] = round(one.volume_ml, 1)
+        if row.size and fit["measures"]:
+            facts["size_mm"] = one.size_mm
+        if row.count and one.code in COUNTED:
+            facts["count"] = one.count
+        if row.scale == "Fazekas" and fit.get("grades"):
+            facts["grade"] = fazekas(one, fit["grade_from_ml"])
+        return Finding("", one.code, row.label, True, round(p, 4), band=band, critical=row.critical, **facts)
+
+
+COUNTED = {screen.code for screen in SCREENS if screen.counted}
+
+
+def look(screen: Screen, at: int, answer: HeadAnswer, channels: Mapping[str, Volume], frame: Frame) -> Seen:
+    first = next(iter(channels.values()))
+    assert first.spacing_mm is not None
+    voxel_ml = float(np.prod(first.spacing_mm)) / 1000
+    mask = without_specks(screen.outline(answer.masks), screen.least_ml, voxel_ml) if screen.least_ml else screen.outline(answer.masks)
+    ml, largest = float(mask.sum()) * voxel_ml, float(largest_part(mask).sum()) * voxel_ml
+    chance = answer.probability[screen.chance]
+    if answer.chances or HEADS[screen.head].task == "detect":
+        sure = log_odds(answer.chances[0]) if answer.chances else -6.0
+    else:
+        sure = log_odds(float(chance[mask].mean())) if mask.any() else -6.0
+    count = int(ndimage.label(mask, np.ones((3, 3, 3)))[1])
+    evidence = [sure, float(np.log(ml + 0.05))]
+    if screen.code == "acute_infarct":
+        evidence.append(relative_adc(channels["ADC"].pixels, mask, frame))
+    if screen.counted:
+        evidence.append(log_odds(answer.chances[1]) if len(answer.chances) > 1 else -6.0)
+    return Seen(screen.code, at, mask, tuple(round(v, 5) for v in evidence), ml, largest, longest_mm(mask, first.spacing_mm), count, frame.side(mask))
+
+
+def told_of_each_other(seen: list[Seen]) -> list[Seen]:
+    """The two readers of FLAIR know how much the other one outlines: a tumour is no small-vessel disease, and the other way round."""
+    size = {one.code: float(np.log(one.volume_ml + 0.05)) for one in seen}
+    rows = []
+    for one in seen:
+        other = next((code for code in FLAIR_READERS if code != one.code), "") if one.code in FLAIR_READERS else ""
+        rows.append(replace(one, evidence=(*one.evidence, size.get(other, float(np.log(0.05))))) if one.code in FLAIR_READERS else one)
+    return rows
+
+
+def relative_adc(adc: NDArray[np.float32], mask: Mask, frame: Frame) -> float:
+    """Mean ADC of the mask over the median of the head's points between cortex and water; 1 without a mask."""
+    inside = frame.head & (adc > 300) & (adc < 1500)
+    if not mask.any() or not inside.any():
+        return 1.0
+    return float(adc[mask].mean() / np.median(adc[inside]))
+
+
+def one_story(findings: list[Finding]) -> list[Finding]:
+    """A mass that is stated is not told a second time as a FLAIR lesion, and without a mass its oedema is only possible."""
+    by_code = {f.code: f for f in findings}
+    mass = by_code.get("mass")
+    if mass is None:
+        return findings
+    rows = []
+    for f in findings:
+        if f.code == "flair_lesion" and f.present and mass.present and mass.band != "omit":
+            continue
+        if f.code == "oedema" and f.present and not mass.present:
+            f = replace(f, band="omit")
+        rows.append(f)
+    return rows
+
+
+def fazekas(one: Seen, from_ml: Sequence[float]) -> str:
+    """Grade 1, 2 or 3 by the volume of all lesions.
+
+    Fazekas 1987 (AJR 149:351) grades by look: caps and dots, beginning confluence, confluence. Volume stands for it here, with the two
+    borders that split simulated studies of known grade best.
+    """
+    return str(1 + sum(one.volume_ml >= border for border in from_ml))
+
+
+def check_head(volume: Volume, frame: Frame, ranges: Mapping[str, Sequence[float]]) -> None:
+    """Refuse what has not the size of a head, or looks like none of the heads that the calibration saw."""
+    assert volume.spacing_mm is not None
+    _, row_mm, column_mm = volume.spacing_mm
+    plane = frame.head[int(frame.head.sum((1, 2)).argmax())]
+    rows, columns = (np.flatnonzero(plane.any(axis)) for axis in (1, 0))
+    high, wide = (np.ptp(v) * mm if len(v) else 0.0 for v, mm in ((rows, row_mm), (columns, column_mm)))
+    if not (HIGH_MM[0] <= high <= HIGH_MM[1] and WIDE_MM[0] <= wide <= WIDE_MM[1]):
+        raise StudyRefused("not-a-head", f"what is bright measures {high:.0f} x {wide:.0f} mm in its largest slice, expected a head of "
+                                         f"{HIGH_MM[0]}-{HIGH_MM[1]} x {WIDE_MM[0]}-{WIDE_MM[1]} mm; send axial head MR")
+    for name, value in likeness(volume, frame).items():
+        low, high_end = ranges.get(name, (-np.inf, np.inf))
+        if not low <= value <= high_end:
+            raise StudyRefused("out-of-distribution", f"{name} of the images is {value:.2f}, and {low:.2f} to {high_end:.2f} in the heads that were "
+                                                      "calibrated on; read the images yourself")
+
+
+def refusal_of(study: Study, turned_down: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """(reason, message): why the best of the known series was turned down, else that none is known."""
+    if not study.volumes:
+        return "empty", "the study has no readable image; send the axial head series"
+    if turned_down:
+        order = ["not-a-head", "burnt-in", "too-many-slices", "plane", "coverage", "pixels"]
+        return max(turned_down, key=lambda row: order.index(row[0]))
+    general = [verdict for volume in study.volumes if (verdict := why_not(volume))]
+    if len(general) == len(study.volumes):
+        return general[0]
+    return "sequences", ("no series could be told to be FLAIR, T1, T2, DWI, ADC or SWI by its description and timing; "
+                         "send the original series with SeriesDescription, EchoTime, RepetitionTime and InversionTime")
+
+
+def probability(fit: Mapping[str, Any], evidence: Sequence[float]) -> float:
+    z = fit["bias"] + sum(w * (v - m) / s for w, v, m, s in zip(fit["weights"], evidence, fit["mean"], fit["spread"], strict=True))
+    return float(1 / (1 + np.exp(-np.clip(z, -30, 30))))
+
+
+def log_odds(p: float) -> float:
+    p = min(max(p, 1e-3), 1 - 1e-3)
+    return round(float(np.log(p / (1 - p))), 4)

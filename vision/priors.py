@@ -1,0 +1,27 @@
+"""What an earlier study of the same patient measured, beside the findings of this one."""
+from collections.abc import Sequence
+from dataclasses import replace
+
+from data.records import Finding, Prior, PriorStudy, Study
+
+
+def with_priors(findings: Sequence[Finding], study: Study, modality: str, priors: Sequence[PriorStudy]) -> tuple[Finding, ...]:
+    """Each finding with the latest earlier measurement of the same finding on the same side, by the same modality.
+
+    A prior of another or no patient, of the same day or later, or without its date counts for nothing.
+    """
+    own = sorted((p for p in priors if study.patient.id and p.patient_id == study.patient.id and p.study != study.id and p.date and study.date
+                  and p.date < study.date and p.modality in ("", modality)), key=lambda p: p.date, reverse=True)
+    return tuple(replace(f, prior=next((seen for p in own if (seen := measured_in(p, f)) is not None), None)) for f in findings)
+
+
+def measured_in(prior: PriorStudy, finding: Finding) -> Prior | None:
+    """The finding in an earlier study: what is present on the same side, or that it was seen to be absent; None when not told."""
+    same = [f for f in prior.findings if f.code == finding.code and f.band != "omit"]
+    there = [f for f in same if f.present and (finding.side is None or f.side is None or f.side == finding.side)]
+    if there:
+        one = max(there, key=lambda f: (f.side == finding.side, f.probability))
+        return Prior(prior.study, prior.date, True, one.size_mm, one.volume_ml, one.count)
+    if any(not f.present for f in same):
+        return Prior(prior.study, prior.date, present=False)
+    return None
