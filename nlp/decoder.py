@@ -149,7 +149,9 @@ class ReportDecoder(nn.Module):
         device = self.place.weight.device
         findings = list({f.id: f for group in ask.groups for f in group}.values())
         order = torch.tensor([self.tokenizer.encode(ask.order_text, special=False)[:ORDER_MAX]], dtype=torch.long, device=device)
-        image = None if ask.image_tokens is None else ask.image_tokens.to(device)
+        # head MR is read by other encoders than head CT: their tokens have another width and were never taught
+        known = ask.image_tokens is not None and ask.image_tokens.shape[-1] == self.config.image_channels
+        image = ask.image_tokens.to(device) if known and ask.image_tokens is not None else None
         remembered = self.remember(self.facts(findings)[None].to(device), image, order)
         pairs = [layer.told(remembered) for layer in self.layers]
         ids = {f.id: self.tokenizer.numbers[IDS[i]] for i, f in enumerate(findings[:IDS_MAX])}

@@ -97,6 +97,11 @@ def test_int8_says_the_same_facts(untaught):
         assert all(says(fill(text, group[0]), group) for group, (text, _) in zip(ask.groups, written, strict=True))
 
 
+def test_image_tokens_of_another_encoder_are_left_out(untaught):
+    groups = [[finding("mass_effect", side="left")]]
+    assert untaught.write(groups, torch.zeros(1, 1, 1)) == untaught.write(groups)
+
+
 def test_a_study_of_more_findings_than_ids_and_one_of_none(untaught):
     many = [finding(code, False, id=f"f{i}") for i, code in enumerate([*FINDINGS, *list(FINDINGS)[:12]])]
     groups = group_findings(many)
