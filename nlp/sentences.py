@@ -62,6 +62,7 @@ def fill(sentence: str, finding: Finding) -> str:
         text = text.replace(slot, value_of(finding, slot))
     if finding.present and finding.count is not None:
         text = agreeing(text, finding)
+    text = re.sub(r"\b([Aa])n? (?=([a-z]))", lambda m: m[1] + ("n " if m[2] in "aeiou" else " "), text)
     text = text[:1].upper() + text[1:]
     return re.sub(r"(?<=\w)\.\.$", ".", text)
 
