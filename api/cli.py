@@ -112,6 +112,7 @@ def draft(
     order: Annotated[Path | None, typer.Option(help="The order: JSONL (one line) or HL7.")] = None,
     text: Annotated[bool, typer.Option("--text", help="Plain text instead of JSON.")] = False,
     sr: Annotated[Path | None, typer.Option(help="Write a DICOM SR here (one study, from DICOM).")] = None,
+    decoder: Annotated[str, typer.Option(help="hf:FOLDER: your own Hugging Face causal model words the findings (docs/reports.md).")] = "",
     out: Out = None,
     device: Device = "auto",
 ) -> None:
@@ -122,7 +123,7 @@ def draft(
         wrong_use("--sr goes with one study")
     request = orders_from(order)[0][0] if order else None
     failed: list[str] = []
-    lines = draft_lines(studies, request, device_name(device), sr, failed)
+    lines = draft_lines(studies, request, device_name(device), sr, failed, decoder)
     if text:
         body = "\n\n".join(line["text"] for line in lines) + "\n"
         out.write_text(body) if out else sys.stdout.write(body)
@@ -357,6 +358,14 @@ def bench_queue(
     from api.bench_queue import run_queue
 
     write_lines([run_queue(home or Path(tempfile.mkdtemp(prefix="wetread-queue-")), rows, device)], None)
+
+
+@bench_app.command("decoder")
+def bench_decoder(repeats: int = 5, out: Out = None) -> None:
+    """CPU seconds of 60 words at R2Gen's published shape, fp32 and int8, beside Hugging Face and R2Gen's own loop: a line of JSON."""
+    from vision.bench_decoder import bench_decoder as measure
+
+    write_lines([measure(repeats=repeats)], out)
 
 
 @db_app.command("upgrade")

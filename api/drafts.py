@@ -11,9 +11,10 @@ from data.records import Draft, Order, Refusal, as_json
 from vision.reporter import Reporter
 
 
-def draft_lines(paths: list[Path], order: Order | None, device: str, sr: Path | None, failed: list[str]) -> Iterator[dict[str, Any]]:
+def draft_lines(paths: list[Path], order: Order | None, device: str, sr: Path | None, failed: list[str],
+                decoder: str = "") -> Iterator[dict[str, Any]]:
     """One line a readable study, in the order given; what cannot be read is named on standard error and in `failed`."""
-    reporter = Reporter.load(device=device)
+    reporter = Reporter.load(device=device, decoder=decoder)
     for path in paths:
         try:
             study = open_study(path)

@@ -56,7 +56,7 @@ NOTHING_SAID = re.compile(
     r"\W*(?:none|no|nil|absent|negative|normal|unremarkable|not\s+(?:present|seen|identified|visible)|clear|-ve)\W*(?:seen|present|identified)?\W*$",
     re.I,
 )
-SAID_SHORT = re.compile(rf"\W*(?:yes|present|positive|[<>~]?\d|left|right|bilateral|both|{GRADED}|possible|probable|trace|tiny|acute)\b", re.I)
+SAID_SHORT = re.compile(rf"\W*(?:yes|present|positive|[<>~]?\d+|left|right|bilateral|both|{GRADED}|possible|probable|trace|tiny|acute)\b", re.I)
 # "Within the left parietal lobe, there is a mass": the place is the mass's
 PLACE_FIRST = re.compile(r"(?:\W*[\w/ &]{1,40}:)?\W*(?:with)?in\s+(?:the\s+)?(?:[\w/-]+\s+){0,6}[\w/-]+$", re.I)
 OF_THE_LAST = re.compile(r"\W*(?:it|this|these|they|the\s+(?:largest|larger|biggest)|measur\w+|maximum|max|size|volume|dimensions?)\b", re.I)
@@ -455,5 +455,11 @@ def says(text: str, findings: Iterable[Finding]) -> bool:
         )
         for f in findings
     ]
-    read = [(a.code, a.polarity, a.side, a.size_mm, a.volume_ml, a.count) for a in read_report(text)]
+    read: list[tuple[object, ...]] = []
+    for a in read_report(text):
+        first = next((row for row in read if row[:2] == (a.code, a.polarity)), None)
+        if first and (a.size_mm, a.volume_ml, a.count) == (None,) * 3 and (not a.side or first[2] in (None, a.side)):
+            read[read.index(first)] = (*first[:2], first[2] or a.side, *first[3:])      # named again by its scale: "atrophy on the left, MTA 2"
+            continue
+        read.append((a.code, a.polarity, a.side, a.size_mm, a.volume_ml, a.count))
     return sorted(intended, key=str) == sorted(read, key=str)

@@ -1,15 +1,18 @@
-"""Plain sentences for findings: one template a finding, always true to side, number, unit and polarity."""
+"""Sentences for findings: the plain template, always true to side, number, unit and polarity; slots filled from the graph; what is said together."""
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from random import Random
 
+from data.findings import FINDINGS
 from data.records import Finding
+from nlp.grammar import american, compose, nouns_of, slots_of, worded, wording
+from nlp.tokenizer import REGISTERS
 
-# what an absent finding is called in a list of negatives; the order is the order in a report
-NEGATIVES = {
-    "intracranial_haemorrhage": "intracranial haemorrhage", "midline_shift": "midline shift", "mass_effect": "mass effect",
-    "skull_fracture": "skull fracture",
-}
+NOUNS = {code: tuple(name for name, _, _ in nouns_of(code)) for code in worded() if code in FINDINGS}
+TOGETHER_MAX = 6        # absent findings in one sentence
+LOBE = re.compile(r"(?:frontal|parietal|temporal|occipital)", re.I)
+SIDED = re.compile(r"\b(?:left|right|bilateral|both)\s+", re.I)
 
 
 def render(finding: Finding) -> str:
@@ -17,20 +20,24 @@ def render(finding: Finding) -> str:
     noun = finding.label
     if not finding.present:
         return f"No {noun}."
+    slots = slots_of(finding)
+    place = f" in the {value_of(finding, '<region>')}" if "<region>" in slots else ""
     if finding.code == "midline_shift":
         size = f" of {number(finding.size_mm)} mm" if finding.size_mm is not None else ""
-        words = f"midline shift{size}" + (f" to the {finding.side}" if finding.side in ("left", "right") else "")
+        words = f"midline shift{size}" + (f" to the {finding.side}" if "<side>" in slots else "")
     else:
-        side = {"left": "left ", "right": "right ", "bilateral": "bilateral "}.get(finding.side or "", "")
-        count = f"{finding.count} " if finding.count is not None else ""
-        size = "".join(f", {number(value)} {unit}" for value, unit in ((finding.size_mm, "mm"), (finding.volume_ml, "mL")) if value is not None)
-        words = f"{count}{side}{noun.removesuffix('s') if finding.count == 1 and noun.endswith('bleeds') else noun}{size}"
-    return (f"Possible {words}." if finding.band == "hedge" else f"{words[0].upper()}{words[1:]}.")
+        scaled = "<grade>" in slots and bool(FINDINGS[finding.code].scale)
+        before = "".join(f"{value_of(finding, slot)} " for slot in ("<count>", "<grade>", "<acuity>", "<side>")
+                         if slot in slots and not (slot == "<grade>" and scaled))
+        size = "".join(f", {value_of(finding, slot)}" for slot in ("<size>", "<volume>") if slot in slots) + (
+            f" ({value_of(finding, '<grade>')})" if scaled else "")
+        words = before + (singular(noun) if finding.count == 1 else plural(noun) if finding.count is not None else noun) + place + size
+    return f"Possible {words}." if finding.band == "hedge" else f"{words[0].upper()}{words[1:]}."
 
 
 def render_absent(findings: Sequence[Finding]) -> str:
     """One sentence for several absent findings."""
-    names = [NEGATIVES.get(finding.code, finding.label) for finding in findings]
+    names = [finding.label for finding in findings]
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
     return f"No {listed}."
 
@@ -40,85 +47,77 @@ def number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-# ---------------------------------------------------------------- wording the decoder learns
-
-NOUNS = {
-    "intracranial_haemorrhage": ("intracranial haemorrhage", "acute intracranial haemorrhage", "intracranial bleeding"),
-    "epidural_haemorrhage": ("epidural haematoma", "extradural haematoma", "epidural haemorrhage"),
-    "subdural_haemorrhage": ("subdural haematoma", "subdural haemorrhage", "subdural bleeding"),
-    "subarachnoid_haemorrhage": ("subarachnoid haemorrhage", "subarachnoid blood", "subarachnoid bleeding"),
-    "intraparenchymal_haemorrhage": ("intraparenchymal haemorrhage", "intracerebral haemorrhage", "parenchymal haematoma"),
-    "intraventricular_haemorrhage": ("intraventricular haemorrhage", "intraventricular blood"),
-    "midline_shift": ("midline shift", "shift of the midline structures"),
-    "mass_effect": ("mass effect",),
-    "skull_fracture": ("skull fracture", "calvarial fracture"),
-    "acute_infarct": ("acute ischaemic infarct", "acute infarct", "acute infarction"),
-    "glioma": ("intra-axial tumour of glioma type", "glioma"),
-    "metastasis": ("brain metastases", "cerebral metastases"),
-    "meningioma": ("extra-axial tumour of meningioma type", "meningioma"),
-    "pituitary_tumour": ("pituitary tumour", "pituitary mass"),
-    "flair_lesion": ("FLAIR-hyperintense lesion", "FLAIR hyperintensity"),
-    "demyelinating_lesions": ("demyelinating lesions", "demyelinating plaques"),
-    "white_matter_disease": ("small-vessel white matter disease", "small-vessel white matter changes"),
-    "microbleeds": ("cerebral microbleeds", "microhaemorrhages"),
-    "hydrocephalus": ("hydrocephalus",),
-    "hippocampal_atrophy": ("hippocampal atrophy", "medial temporal atrophy"),
-    "contusion": ("cerebral contusion", "brain contusion"),
-    "herniation": ("brain herniation", "cerebral herniation"),
-    "ventricular_enlargement": ("ventriculomegaly",),
-    "pneumocephalus": ("pneumocephalus",),
-    "extra_axial_collection": ("extra-axial collection", "extra-axial fluid collection"),
-    "chronic_infarct": ("chronic infarct", "old infarct"),
-    "encephalomalacia": ("encephalomalacia",),
-    "occlusion": ("arterial occlusion",),
-    "thrombosis": ("venous sinus thrombosis", "dural venous sinus thrombosis"),
-    "aneurysm": ("intracranial aneurysm", "cerebral aneurysm"),
-    "vascular_malformation": ("vascular malformation",),
-    "mass": ("intracranial mass",),
-    "oedema": ("vasogenic oedema",),
-    "enhancement": ("contrast enhancement",),
-    "cyst": ("intracranial cyst",),
-    "infection": ("intracranial infection",),
-    "atrophy": ("global cerebral atrophy", "generalised cerebral atrophy"),
-    "sinus_disease": ("paranasal sinus disease",),
-    "mastoid_effusion": ("mastoid effusion",),
-    "postoperative_change": ("postoperative change",),
-    "artefact": ("artefact",),
-    "normal_variant": ("normal variant",),
-}
-# nouns without a singular or an article
-PLAIN = (r"metastases|lesions|plaques|changes|disease|microbleeds|microhaemorrhages|hydrocephalus|atrophy|ventriculomegaly|pneumocephalus|"
-         r"encephalomalacia|thrombosis|oedema|enhancement|infection|change|herniation")
-NO_ARTICLE = re.compile(rf" an? ((?:<side> )?(?:[\w-]+ )*(?:{PLAIN})\b)")
-STATED = ("There is a {what}.", "{what} is seen.", "{what} is present.", "Findings of {what}.")
-HEDGED = ("Possible {what}.", "There may be a {what}.", "Suspected {what}; correlate clinically.", "Possible {what} is noted.")
-ABSENT = ("No {what}.", "There is no {what}.", "No evidence of {what}.", "No {what} is identified.")
+def paraphrase(findings: Sequence[Finding], chance: Random, register: str = "", spelling: Callable[[str], str] | None = None) -> str:
+    """One of many wordings of one finding, or of several absent ones; slots stand where the graph's own words go."""
+    return compose(findings, register or chance.choice(REGISTERS), chance, spelling or chance.choice((str, str, american)))
 
 
-def paraphrase(findings: Sequence[Finding], chance: Random) -> str:
-    """One of many wordings of one finding, or of several absent ones; <side> and <number> stand where the graph's own words go."""
-    if not findings[0].present:
-        names = [chance.choice(NOUNS[finding.code]) for finding in findings]
-        listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {chance.choice(('or', 'or', 'and'))} {names[-1]}"
-        return chance.choice(ABSENT).format(what=listed)
-    [one] = findings
-    noun, sided, sized = chance.choice(NOUNS[one.code]), has_side(one), measured(one) is not None
-    if one.code == "midline_shift":
-        what = noun + (" of <number> mm" if sized else "") + (" to the <side>" if sided else "")
-    elif sized and chance.random() < 0.5:
-        what = ("<side> " if sided else "") + f"{noun} of about <number> mL"
-    else:
-        what = ("<side> " if sided else "") + noun + (", <number> mL" if sized else "")
-    text = chance.choice(HEDGED if one.band == "hedge" else STATED).format(what=what)
-    text = text.replace(" a subarachnoid bl", " subarachnoid bl").replace(" a mass effect", " mass effect").replace(" a midline", " midline")
-    return NO_ARTICLE.sub(r" \1", text)
-
+# ---------------------------------------------------------------- slots
 
 def fill(sentence: str, finding: Finding) -> str:
-    """Copy the graph's side and number into a sentence's slots."""
-    value = measured(finding)
-    text = sentence.replace("<side>", finding.side or "").replace("<number>", number(value) if value is not None else "")
-    return text[:1].upper() + text[1:].replace(" ml", " mL")
+    """Copy the graph's own words into a sentence's slots; the words beside them agree with what was copied."""
+    text = sentence
+    for slot in slots_of(finding):
+        text = re.sub(rf"\b([Aa])n? {slot}", lambda m, slot=slot: article(m[1], finding, slot), text)      # type: ignore[misc]
+        text = text.replace(slot, value_of(finding, slot))
+    if finding.present and finding.count is not None:
+        text = agreeing(text, finding)
+    text = re.sub(r"\b([Aa])n? (?=([a-z]))", lambda m: m[1] + ("n " if m[2] in "aeiou" else " "), text)
+    text = text[:1].upper() + text[1:]
+    return re.sub(r"(?<=\w)\.\.$", ".", text)
+
+
+def article(letter: str, finding: Finding, slot: str) -> str:
+    value = value_of(finding, slot)
+    if slot == "<count>" or value == "bilateral":
+        return slot
+    vowel = re.match(r"[aeiou]|8|1[18](?!\d)", value)
+    return f"{letter}{'n' if vowel else ''} {slot}"
+
+
+def agreeing(text: str, finding: Finding) -> str:
+    """One microbleed is, three microbleeds are."""
+    one = finding.count == 1
+    for noun in sorted(wording_names(finding.code), key=len, reverse=True):
+        text, found = re.subn(rf"\b{re.escape(noun)}\b", singular(noun) if one else plural(noun), text, flags=re.I)
+        if found:
+            break
+    verb = re.compile(r"(?<=\w) (?:is|are)(?= )|(?<=^There) (?:is|are)(?= )")
+    return verb.sub(" is" if one else " are", text)
+
+
+@lru_cache
+def wording_names(code: str) -> frozenset[str]:
+    return frozenset(spelt for name, _, _ in nouns_of(code) for spelt in (name, american(name))) if code in wording()["nouns"] else frozenset()
+
+
+def singular(noun: str) -> str:
+    if noun.endswith("metastases"):
+        return noun.removesuffix("es") + "is"
+    return noun.removesuffix("s") if re.search(r"(?:bleeds|rhages|lesions|plaques|changes)$", noun) else noun
+
+
+def plural(noun: str) -> str:
+    return noun if noun.endswith(("s", "disease", "effect")) and not noun.endswith("mass") else noun + ("es" if noun.endswith("s") else "s")
+
+
+def value_of(finding: Finding, slot: str) -> str:
+    """The graph's own words for a slot that this finding has."""
+    if slot == "<side>":
+        return finding.side or ""
+    if slot == "<size>":
+        return f"{number(finding.size_mm or 0.0)} mm"
+    if slot == "<volume>":
+        return f"{number(finding.volume_ml or 0.0)} mL"
+    if slot == "<count>":
+        return str(finding.count)
+    if slot == "<grade>":
+        return f"{FINDINGS[finding.code].scale} {finding.grade}".strip()
+    if slot == "<acuity>":
+        return finding.acuity.replace("_", " ")
+    assert slot == "<region>", slot
+    place = SIDED.sub("", finding.region)       # the side has its own slot
+    return place + " lobe" if LOBE.fullmatch(place) else place
 
 
 def has_side(finding: Finding) -> bool:
@@ -129,12 +128,14 @@ def measured(finding: Finding) -> float | None:
     return finding.size_mm if finding.code == "midline_shift" else finding.volume_ml
 
 
+# ---------------------------------------------------------------- what is said together
+
 def group_findings(findings: Sequence[Finding]) -> list[list[Finding]]:
-    """What is stated, sentence by sentence: each present finding alone, the absent ones together, what is omitted nowhere.
+    """What is stated, sentence by sentence: each present finding alone, the absent ones a few together, what is omitted nowhere.
 
     A haemorrhage of a known type says "haemorrhage" already: the general finding joins only when no type is present.
     """
     typed = any(f.present and f.band != "omit" and f.code.endswith("_haemorrhage") and f.code != "intracranial_haemorrhage" for f in findings)
     present = [[f] for f in findings if f.present and f.band != "omit" and not (typed and f.code == "intracranial_haemorrhage")]
     absent = [f for f in findings if not f.present and f.band == "state"]
-    return present + ([absent] if absent else [])
+    return present + [absent[start:start + TOGETHER_MAX] for start in range(0, len(absent), TOGETHER_MAX)]

@@ -6,12 +6,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.errors import ModelError, StudyRefused
+from data.errors import InputError, ModelError, StudyRefused
 from data.findings import FINDINGS
 from data.model_files import MODELS, load_model
 from data.records import Draft, Finding, Order, PriorStudy, Sentence, Study
 from nlp.assertions import says
 from nlp.decoder import DecoderConfig, ReportDecoder
+from nlp.decoder_hf import PREFIX, HuggingFaceDecoder
+from nlp.impression import compose_impression
 from nlp.sentences import fill, group_findings, render, render_absent
 from vision.findings import FindingModel, Findings, why_not
 from vision.mr_findings import MrFindingModel
@@ -24,36 +26,42 @@ SECTIONS = ("exam", "indication", "technique", "comparison", "findings", "impres
 class Reporter:
     """Drafts for non-contrast head CT and for head MR; without decoder weights every sentence is its plain template."""
 
-    def __init__(self, finder: FindingModel, decoder: ReportDecoder | None, version: str = "", finder_version: str = "",
-                 mr: MrFindingModel | None = None) -> None:
+    def __init__(self, finder: FindingModel, decoder: ReportDecoder | HuggingFaceDecoder | None, version: str = "",
+                 finder_version: str = "", mr: MrFindingModel | None = None) -> None:
         self.finder, self.decoder, self.version, self.finder_version, self.mr = finder, decoder, version, finder_version, mr
 
     @classmethod
-    def load(cls, folder: Path | None = None, device: str = "cpu") -> "Reporter":
+    def load(cls, folder: Path | None = None, device: str = "cpu", decoder: str = "") -> "Reporter":
         """Models from `folder`/findings, /report, /mr_findings and the shipped heads; raises ModelError when the CT model is missing or altered."""
         folder = folder or MODELS
         finder = FindingModel.load(folder / "findings", device)
         finder_version = str(load_model(folder / "findings")[0].get("version", ""))
         mr = MrFindingModel.load(folder / "mr_findings", device) if (folder / "mr_findings").exists() else None
+        if decoder:
+            if not decoder.startswith(PREFIX):
+                raise InputError(f"--decoder is '{decoder}', expected hf:FOLDER, the folder of a Hugging Face causal model on disk")
+            own = HuggingFaceDecoder.load(Path(decoder.removeprefix(PREFIX)))
+            return cls(finder, own.to(device), decoder, finder_version, mr)
         if not (folder / "report").exists():
             return cls(finder, None, finder_version=finder_version, mr=mr)
-        decoder, version = load_decoder(folder / "report")
-        return cls(finder, decoder.to(device), version, finder_version, mr)
+        shipped, version = load_decoder(folder / "report")
+        return cls(finder, on(shipped, device), version, finder_version, mr)
 
-    def draft(self, study: Study, order: Order | None = None, priors: Sequence[PriorStudy] = ()) -> tuple[Draft, dict[str, NDArray[np.uint8]]]:
+    def draft(self, study: Study, order: Order | None = None, priors: Sequence[PriorStudy] = (),
+              seed: int | None = None) -> tuple[Draft, dict[str, NDArray[np.uint8]]]:
         """A draft and its masks by name, each on the series that its evidence names; raises StudyRefused with the reason."""
         modality = modality_of(study)
         found = self.find(study, modality)
         graph = with_priors(found.findings, study, modality, priors)
         groups = group_findings(graph)
-        findings, replaced = self.word(groups, found.image_tokens)
+        findings, replaced = self.word(groups, found.image_tokens, asked_text(order, study), seed)
         sentences = (
             Sentence(exam(study, found, modality), "exam"),
             *([Sentence(indication(order, study), "indication")] if order and order.text.strip() else []),
             *(Sentence(text, "technique") for text in technique(study, found, modality)),
             Sentence(comparison(graph), "comparison"),
             *findings,
-            *impression(groups, findings),
+            *impression(graph, asked_text(order, study)),
         )
         sections = {name: " ".join(s.text for s in sentences if s.section == name) for name in SECTIONS}
         version = self.mr.version if modality == "MR" and self.mr else self.finder_version
@@ -69,12 +77,17 @@ class Reporter:
             raise StudyRefused("modality", "the study is MR, and no calibration for head MR is installed; send non-contrast head CT")
         return self.mr.find(study)
 
-    def word(self, groups: list[list[Finding]], image_tokens: NDArray[np.float32]) -> tuple[list[Sentence], int]:
-        """One sentence a group; one that does not read back as its group is replaced by the template, and counted."""
+    def word(self, groups: list[list[Finding]], image_tokens: NDArray[np.float32], order_text: str = "",
+             seed: int | None = None) -> tuple[list[Sentence], int]:
+        """One sentence a group; one that does not read back as its group is replaced by the template, and counted.
+
+        Another seed draws other words for the same facts.
+        """
         written: dict[int, str] = {}
         if self.decoder is not None:
             known = [i for i, group in enumerate(groups) if all(f.code in self.decoder.config.codes for f in group)]    # learnt by these weights
-            rows = self.decoder.write([groups[i] for i in known], torch.from_numpy(np.ascontiguousarray(image_tokens, np.float32))[None])
+            rows = self.decoder.write([groups[i] for i in known], torch.from_numpy(np.ascontiguousarray(image_tokens, np.float32))[None],
+                                      order_text, seed)
             written = {i: text for i, (text, _) in zip(known, rows, strict=True)}
         sentences, replaced = [], 0
         for i, group in enumerate(groups):
@@ -90,24 +103,23 @@ class Reporter:
         return sentences, replaced
 
 
-def impression(groups: list[list[Finding]], findings: list[Sentence]) -> list[Sentence]:
-    """The present findings again, the surest first; a normal result only on its own evidence."""
-    present = sorted(((s.confidence, s, group[0]) for group, s in zip(groups, findings, strict=True) if group[0].present),
-                     key=lambda row: (row[2].band == "hedge", -row[0]))
-    if present:
-        return [Sentence(render(finding), "impression", sentence.findings, sure, "template") for sure, sentence, finding in present]
-    absent = [f for group in groups for f in group if not f.present]
-    if absent and absent[0].code == "intracranial_haemorrhage":
-        absent = absent[:1]
-    if absent:
-        sure = min(1 - f.probability for f in absent)
-        return [Sentence(render_absent(absent), "impression", tuple(f.id for f in absent), sure, "template")]
-    return [Sentence("No statement: the evidence is not enough. Read the images.", "impression")]
+def impression(findings: Sequence[Finding], order_text: str = "") -> list[Sentence]:
+    said = compose_impression(findings, order_text)
+    return [Sentence(row.text, "impression", row.findings, row.confidence, "template") for row in said]
+
+
+def asked_text(order: Order | None, study: Study) -> str:
+    """The order's words, unless it is another patient's."""
+    return "" if order is None or not same_patient(order, study) else order.text.strip()
+
+
+def same_patient(order: Order, study: Study) -> bool:
+    return not order.patient.id or not study.patient.id or order.patient.id == study.patient.id
 
 
 def indication(order: Order, study: Study) -> str:
     """The order's text; never the words of another patient's order."""
-    if order.patient.id and study.patient.id and order.patient.id != study.patient.id:
+    if not same_patient(order, study):
         return "Not taken over: the order given is for another patient than the images."
     return order.text.strip()
 
@@ -155,7 +167,12 @@ def load_decoder(folder: Path) -> tuple[ReportDecoder, str]:
         decoder = ReportDecoder(DecoderConfig(**{**config["decoder"], "words": tuple(config["decoder"]["words"]),
                                                  "codes": tuple(config["decoder"]["codes"])}))
         decoder.load_state_dict({name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in tensors.items()})
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{folder} is no report decoder of this version ({type(error).__name__}); "
                          "train it again with wetread train report") from None
     return decoder.eval(), str(config.get("version", ""))
+
+
+def on(decoder: ReportDecoder, device: str) -> ReportDecoder:
+    """In bf16 on a GPU; on the CPU as it is: at this width int8 saves nothing."""
+    return decoder.to(device, torch.bfloat16) if device.startswith("cuda") else decoder

@@ -1,31 +1,39 @@
-"""Teach the decoder to word findings: random graphs, many wordings, every one already known to read back as its graph."""
-from collections.abc import Callable
-from dataclasses import asdict
+"""Teach the decoder to word findings: random studies, many wordings, every one already known to read back as its graph."""
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from data.errors import ModelError
+from data.findings import FINDINGS, FindingRow
 from data.model_files import MODELS, save_model
 from data.records import Finding
 from data.simulator import simulate_head_ct
 from nlp.assertions import says
-from nlp.decoder import DecoderConfig, ReportDecoder
-from nlp.sentences import NOUNS, fill, paraphrase
-from nlp.tokenizer import PAD, Tokenizer
+from nlp.decoder import ORDER_MAX, Ask, DecoderConfig, ReportDecoder
+from nlp.grammar import american, nouns_of, worded, wording
+from nlp.sentences import fill, group_findings, paraphrase
+from nlp.tokenizer import END, IDS_MAX, PAD, REGISTERS, Tokenizer
 from vision.findings import FindingModel
 
-VERSION = "report-decoder-1"
-BATCH = 64
-CODES = tuple(NOUNS)
+VERSION = "report-decoder-2"
+STUDIES, SENTENCES = 8, 4      # of one batch; sentences of one study share its memory
+CODES = worded()
+REGIONS = ("frontal lobe", "parietal lobe", "temporal lobe", "occipital lobe", "basal ganglia", "thalamus", "cerebellum", "pons", "corpus callosum",
+           "posterior fossa", "MCA territory", "convexity")
+ORDERS = ("? {noun}", "fall, ? {noun}", "rule out {noun}", "known {noun}, follow-up", "headache and vomiting; {noun}?",
+          "{age} year old, {noun} on outside CT",
+          "acute confusion on apixaban, {noun}?", "GCS 14 after a fall", "seizure, first", "thunderclap headache", "")
 
 
 def main(data: Path | None = None, out: Path | None = None, graphs: int = 20_000, epochs: int | None = None, seed: int = 0, device: str = "cpu",
-         resume: bool = False, report: Callable[..., None] = lambda *a, **k: None, base: Path | None = None, studies: int = 8) -> dict[str, Any]:
+         resume: bool = False, report: Callable[..., None] = lambda *a, **k: None, base: Path | None = None, studies: int = 2) -> dict[str, Any]:
     """Train and write a model folder; returns the figures on graphs it has not seen.
 
     Args:
@@ -35,45 +43,51 @@ def main(data: Path | None = None, out: Path | None = None, graphs: int = 20_000
     """
     out = Path(out or MODELS / "report")
     torch.manual_seed(seed)
-    chance, epochs = Random(seed), epochs or 3
+    chance, epochs = Random(seed), epochs or 5
     images = image_tokens(Path(data) if data else None, studies, seed, device)
-    words = Tokenizer.of(paraphrase(random_group(chance), chance) for _ in range(20_000)).words
+    words = Tokenizer.of(vocabulary_texts(chance)).words
     decoder = ReportDecoder(DecoderConfig(words, CODES)).to(device)
     optimiser = torch.optim.AdamW(decoder.parameters(), 1e-3, weight_decay=0.01)
-    steps = max(1, epochs * graphs // BATCH)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
+    batch = STUDIES * SENTENCES
+    steps = max(1, epochs * graphs // batch)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
     decoder.train()
     for step in range(1, steps + 1):
-        groups = [random_group(chance) for _ in range(BATCH)]
-        rows = [decoder.tokenizer.encode(paraphrase(group, chance)) for group in groups]
-        longest = max(map(len, rows))
-        said = torch.tensor([row + [PAD] * (longest - len(row)) for row in rows], device=device)
+        pieces, facts, orders, owner, said_from = lesson(decoder, chance)
         image = chance.choice(images) if images and chance.random() < 0.8 else None
-        tokens = None if image is None else image.to(device).expand(BATCH, -1, -1)
-        logits = decoder(said[:, :-1], decoder.facts(groups).to(device), tokens)
-        loss = functional.cross_entropy(logits.flatten(0, 1), said[:, 1:].flatten(), ignore_index=PAD)
+        shown = None if image is None else image.to(device).expand(STUDIES, -1, -1)
+        memory = decoder.remember(facts.to(device), shown, orders.to(device))
+        pictures = torch.zeros(STUDIES, 0 if image is None else image.shape[1], dtype=torch.bool)
+        hidden = torch.cat([facts[..., 0] == PAD, pictures, orders == PAD], 1)
+        logits = decoder(pieces[:, :-1].to(device), memory[owner], hidden[owner].to(device))
+        wanted = torch.where(torch.arange(1, pieces.shape[1]) >= said_from[:, None], pieces[:, 1:], PAD)      # the opening is given, never chosen
+        loss = functional.cross_entropy(logits.flatten(0, 1), wanted.flatten().to(device), ignore_index=PAD)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
         optimiser.step()
         rate.step()
-        if step % max(1, graphs // BATCH) == 0 or step == steps:
+        if step % max(1, graphs // batch) == 0 or step == steps:
             report(step, steps, loss=float(loss.detach()))
     decoder.eval().cpu()
-    figures = faithful(decoder, images, Random(seed + 1), 1000)
     tensors = {name: value.numpy().astype(np.float16) for name, value in decoder.state_dict().items()}
-    card = {"name": VERSION, "what": "words the findings of a head CT; side and number are slots copied from the findings graph, and each "
-            "sentence is read back before it is used", "trained_on": {"sentences": steps * BATCH,
-            "source": "random findings graphs, nlp/sentences.py",
-            "image tokens of simulated studies": len(images)}, "seed": seed, "parameters": sum(p.numel() for p in decoder.parameters()),
-            "figures": {"unseen random graphs": figures}, "command": f"wetread train report --seed {seed} --epochs {epochs}",
+    decoder.load_state_dict({name: torch.from_numpy(value.astype(np.float32)) for name, value in tensors.items()})
+    figures = faithful(decoder, images, Random(seed + 1), 120)
+    card = {"name": VERSION, "what": "words the findings of a study; its words are held by the automaton of nlp/grammar.py; side, number, unit, "
+            "count, region and polarity are copied from the findings graph, and each sentence is read back before it is used",
+            "trained_on": {"sentences": steps * batch, "source": "random findings graphs, data/report_wording.toml",
+                           "image tokens of simulated studies": len(images)},
+            "seed": seed, "parameters": sum(p.numel() for p in decoder.parameters()), "pieces": len(words), "codes": len(CODES),
+            "figures": {"unseen random graphs": figures}, "command": f"wetread train report --seed {seed} --epochs {epochs} --size {graphs}",
             "limits": "wording only: the graph decides what is said; image tokens are attended to but were paired with graphs at random, "
-            "so that they cannot change what is said"}
+            "so that they cannot change what is said; of an order it learns the spelling"}
     save_model(out, tensors, {"version": VERSION, "decoder": asdict(decoder.config)}, card)
     return figures
 
 
 def image_tokens(folder: Path | None, studies: int, seed: int, device: str) -> list[torch.Tensor]:
+    if not studies:
+        return []
     try:
         finder = FindingModel.load(folder, device)
     except ModelError:
@@ -82,24 +96,90 @@ def image_tokens(folder: Path | None, studies: int, seed: int, device: str) -> l
     return [torch.from_numpy(np.asarray(one.image_tokens, np.float32))[None] for one in found]
 
 
-def random_group(chance: Random) -> list[Finding]:
-    """What one sentence says: one present finding in any of its forms, or one to four absent ones."""
-    if chance.random() < 0.3:
-        return [Finding("f", code, code, False, 0.05) for code in chance.sample(CODES, chance.randint(1, 4))]
-    code = chance.choice(CODES)
-    side = chance.choice((None, "left", "right", "bilateral")) if code != "midline_shift" else chance.choice((None, "left", "right"))
-    value = round(chance.uniform(0.5, 90), 1) if chance.random() < 0.7 else None
-    lengthy = code == "midline_shift"
-    sized = code not in ("mass_effect", "skull_fracture", "intracranial_haemorrhage")
-    return [Finding("f", code, NOUNS[code][0], True, 0.9, side=side, size_mm=value if lengthy else None,   # type: ignore[arg-type]
-                    volume_ml=value if sized and not lengthy else None, band=chance.choice(("state", "state", "hedge")))]
+def lesson(decoder: ReportDecoder, chance: Random) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(B, T) pieces, (S, F, 4) facts, (S, O) order, (B,) which study, (B,) where its own words begin."""
+    rows, told, asked, owner, said_from = [], [], [], [], []
+    for s in range(STUDIES):
+        findings, order, spelling = random_study(chance)
+        told.append(decoder.facts(findings))
+        asked.append(torch.tensor(decoder.tokenizer.encode(order, special=False)[:ORDER_MAX], dtype=torch.long))
+        ids = {f.id: int(row[0]) for f, row in zip(findings, told[-1], strict=True)}
+        groups = group_findings(findings)
+        for _ in range(SENTENCES):
+            group, register = chance.choice(groups), chance.choice(REGISTERS)
+            opening = decoder.opening(group, register, ids)
+            rows.append(torch.tensor([*opening, *decoder.tokenizer.encode(paraphrase(group, chance, register, spelling)), END]))
+            owner.append(s)
+            said_from.append(len(opening))
+    padded = torch.nn.utils.rnn.pad_sequence
+    return (padded(rows, batch_first=True, padding_value=PAD), padded(told, batch_first=True), padded(asked, batch_first=True, padding_value=PAD),
+            torch.tensor(owner), torch.tensor(said_from))
+
+
+def random_study(chance: Random) -> tuple[list[Finding], str, Callable[[str], str]]:
+    """A findings graph, an order's text, and the spelling that its report has: the order's."""
+    codes = chance.sample(CODES, chance.randint(2, 14))
+    there = chance.randint(0, min(5, len(codes)))
+    start = chance.randint(0, IDS_MAX - len(codes)) if chance.random() < 0.3 else 0     # every id piece is met
+    findings = [random_finding(f"f{start + i}", code, i < there, chance) for i, code in enumerate(codes)]
+    spelling = chance.choice((str, american))
+    asked = chance.choice(CODES)
+    noun = spelling(chance.choice(nouns_of(asked))[0])
+    order = chance.choice(ORDERS).format(noun=noun, age=chance.randint(18, 95))
+    return findings, order, american if american(noun) == noun and noun in order and british(noun) != noun else str
+
+
+def british(text: str) -> str:
+    for there, here in wording()["american"].items():
+        text = text.replace(here, there)
+    return text
+
+
+def random_finding(code_id: str, code: str, present: bool, chance: Random) -> Finding:
+    """A finding with any of the values that data/findings.toml allows it."""
+    row = FINDINGS.get(code, FindingRow(code, nouns_of(code)[0][0], side=("left", "right", "bilateral"), volume=True))
+    if not present:
+        return Finding(code_id, code, row.label, False, 0.05)
+
+    def now_and_then(allowed: bool, share: float) -> bool:
+        return allowed and chance.random() < share
+
+    return Finding(code_id, code, row.label, True, 0.9, side=chance.choice((None, *row.side)),      # type: ignore[arg-type]
+                   region=chance.choice(REGIONS) if now_and_then(bool(row.side) and code != "midline_shift", 0.3) else "",
+                   size_mm=round(chance.uniform(0.5, 90), 1) if now_and_then(row.size, 0.7) else None,
+                   volume_ml=round(chance.uniform(0.5, 90), 1) if now_and_then(row.volume, 0.7) else None,
+                   count=chance.randint(1, 30) if now_and_then(row.count, 0.7) else None,
+                   acuity=chance.choice(row.acuity) if now_and_then(bool(row.acuity), 0.3) else "",
+                   grade=chance.choice(row.grade) if now_and_then(bool(row.grade), 0.5) else "", band=chance.choice(("state", "state", "hedge")))
+
+
+def vocabulary_texts(chance: Random) -> list[str]:
+    texts = []
+    for _ in range(1500):
+        findings, order, spelling = random_study(chance)
+        texts += [order, *(paraphrase(group, chance, "", spelling) for group in group_findings(findings))]
+    return texts
 
 
 def faithful(decoder: ReportDecoder, images: list[torch.Tensor], chance: Random, count: int) -> dict[str, Any]:
-    """How many written sentences read back as exactly their graph, before any template steps in."""
-    groups = [random_group(chance) for _ in range(count)]
+    """How many written sentences read back as exactly their graph before any template steps in, and how much they differ."""
+    studies = [random_study(chance) for _ in range(count)]
     image = chance.choice(images) if images else None
-    written = [row for start in range(0, count, BATCH) for row in decoder.write(groups[start:start + BATCH], image)]
-    texts = [fill(text, group[0]) for (text, _), group in zip(written, groups, strict=True)]
-    right = sum(says(text, group) for text, group in zip(texts, groups, strict=True))
-    return {"sentences": count, "read back as their graph": right / count, "distinct": len(set(texts))}
+    asks = [Ask(group_findings(findings), image, order, chance.choice(REGISTERS)) for findings, order, _ in studies]
+    drawn = [Ask(ask.groups, ask.image_tokens, ask.order_text, ask.register, seed) for seed, ask in enumerate(asks)]
+    rows = {"likeliest words": drafts(decoder, asks), "drawn words": drafts(decoder, drawn)}
+    differ = [a != b for a, b in zip(rows["likeliest words"], rows["drawn words"], strict=True)]
+    graphs = {repr([[replace(f, id="") for f in group] for group in ask.groups]) for ask in asks}
+    figures: dict[str, Any] = {"studies": count, "distinct graphs": len(graphs)}
+    for name, texts in rows.items():
+        pairs = [(text, group) for draft, ask in zip(texts, asks, strict=True) for text, group in zip(draft, ask.groups, strict=True)]
+        right = sum(says(text, group) for text, group in pairs)
+        figures[name] = {"sentences": len(pairs), "read back as their graph": round(right / len(pairs), 4),
+                         "replaced by template": len(pairs) - right,
+                         "distinct drafts over distinct graphs": round(len({tuple(draft) for draft in texts}) / len(graphs), 4)}
+    return {**figures, "drafts that a draw words otherwise": round(sum(differ) / count, 4)}
+
+
+def drafts(decoder: ReportDecoder, asks: Sequence[Ask]) -> list[list[str]]:
+    return [[fill(text, group[0]) for (text, _), group in zip(written, ask.groups, strict=True)]
+            for written, ask in zip(decoder.write_all(asks), asks, strict=True)]

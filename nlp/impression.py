@@ -1,0 +1,120 @@
+"""The impression from the findings graph: most urgent first, numbered, the order's question answered, compared only with what was measured."""
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data.findings import FINDINGS
+from data.records import Finding
+from nlp.assertions import read_all
+from nlp.report_checks import kin, label, questions, words
+from nlp.report_pipe import codes
+from nlp.sentences import TOGETHER_MAX, group_findings, number, render, render_absent
+
+NOTHING = "No statement: the evidence is not enough. Read the images."
+LATER = 10**6           # minutes: after every finding that has a limit of time
+SAME_SHARE, SAME_MM, SAME_ML = 0.1, 2.0, 1.0        # a change within a tenth, or within what measuring twice differs by, is none
+QUESTIONS_MAX = 4
+KNOWN = re.compile(r"\b(?:known|previous|prior|old)\b[^.;,?]*$", re.I)      # told, not asked
+
+
+@dataclass(frozen=True)
+class Said:
+    """One sentence of the impression, and the findings it rests on."""
+
+    text: str
+    findings: tuple[str, ...] = ()
+    confidence: float = 1.0
+
+
+def compose_impression(findings: Sequence[Finding], order_text: str = "") -> list[Said]:
+    """Sentences of the impression; a normal result only on its own evidence, and "yes" or "no" only from the graph."""
+    groups = group_findings(findings)
+    asked = asked_codes(order_text)
+    present = sorted((group[0] for group in groups if group[0].present), key=urgency)
+    rows = [Said(("Yes: " if kin_of(asked, f) and f.band != "hedge" else "") + lowered(compared(f), kin_of(asked, f) and f.band != "hedge"),
+                 (f.id,), f.probability) for f in present]
+    rows += gone(findings)
+    answers = [answer(code, findings) for code in asked if not any(code in kin(f.code) for f in present)]
+    rows += dict.fromkeys(answers)
+    absent = [f for group in groups for f in group if not f.present]
+    if not present and not any(row.text.startswith("No ") for row in rows) and (absent or not rows):
+        rows += nothing_found(absent)
+    return rows if len(rows) == 1 else [Said(f"{i}. {row.text}", row.findings, row.confidence) for i, row in enumerate(rows, 1)]
+
+
+def urgency(finding: Finding) -> tuple[int, bool, float]:
+    row = FINDINGS.get(finding.code)
+    return (row.communicate_minutes if row and row.communicate_minutes else LATER), finding.band == "hedge", -finding.probability
+
+
+def lowered(text: str, inside: bool) -> str:
+    return text[:1].lower() + text[1:] if inside and text[1:2].islower() else text
+
+
+def kin_of(asked: Sequence[str], finding: Finding) -> bool:
+    return any(code in kin(finding.code) for code in asked)
+
+
+# ---------------------------------------------------------------- the order's question
+
+def asked_codes(order_text: str) -> list[str]:
+    """What the order names as a question, then what its words ask for without naming it; codes of data/findings.toml."""
+    if not order_text.strip():
+        return []
+    named = [a.code for a in read_all(order_text).assertions if a.context != "past" and a.polarity != "absent" and not codes().get(a.code)
+             and not KNOWN.search(order_text[:a.start])]
+    meant = [wanted[0] for name, wanted in questions().items() if words("question", name).search(order_text)]
+    known = [code for code in dict.fromkeys(named + meant) if code in FINDINGS]
+    return [code for code in known if not any(FINDINGS[other].parent == code for other in known)][:QUESTIONS_MAX]
+
+
+def answer(code: str, findings: Sequence[Finding]) -> Said:
+    """What the graph says of a finding that is not stated present: no, or that it cannot be excluded."""
+    own = next((f for f in findings if f.code == code), None)
+    parent = next((f for f in findings if f.code == FINDINGS[code].parent), None)
+    for finding in (own, parent):
+        if finding is not None and not finding.present and finding.band == "state":
+            return Said(render_absent([finding]), (finding.id,), 1 - finding.probability)
+    name = label(code)
+    why = "the evidence is not enough" if own is not None else "it was not assessed"
+    text = f"{name[0].upper()}{name[1:]} cannot be excluded; {why}."
+    return Said(text, (own.id,) if own is not None else (), 0.5 if own is None else max(own.probability, 1 - own.probability))
+
+
+def nothing_found(absent: Sequence[Finding]) -> list[Said]:
+    if not absent:
+        return [Said(NOTHING)]
+    told = absent[:1] if absent[0].code == "intracranial_haemorrhage" else absent[:TOGETHER_MAX]
+    return [Said(render_absent(told), tuple(f.id for f in told), min(1 - f.probability for f in told))]
+
+
+# ---------------------------------------------------------------- an earlier study
+
+def compared(finding: Finding) -> str:
+    """The finding's template, with new, larger, smaller or unchanged where it was measured before in the same unit."""
+    text, prior = render(finding), finding.prior
+    if prior is None or finding.band == "hedge":
+        return text
+    since = f" since {day(prior.date)}" if prior.date else ""
+    if not prior.present:
+        return f"{text[:-1]}, new{since}."
+    for now, before, unit, same in ((finding.volume_ml, prior.volume_ml, " mL", SAME_ML), (finding.size_mm, prior.size_mm, " mm", SAME_MM),
+                                    (finding.count, prior.count, "", 0.0)):
+        if now is not None and before is not None:
+            change = "unchanged" if abs(now - before) <= max(same, SAME_SHARE * before) else "larger" if now > before else "smaller"
+            if unit:
+                return f"{text[:-1]}, {change}{since} (previously {number(before)}{unit})."
+            grown = {"larger": "increased in number", "smaller": "decreased in number"}.get(change, change)
+            return f"{text[:-1]}, {grown}{since} (previously {number(before)})."
+    return text
+
+
+def gone(findings: Sequence[Finding]) -> list[Said]:
+    """What was there and now has its own evidence of absence."""
+    rows = [f for f in findings if not f.present and f.band == "state" and f.prior is not None and f.prior.present]
+    return [Said(f"{f.label[0].upper()}{f.label[1:]} {'have' if f.label.endswith('s') else 'has'} resolved"
+                 + (f" since {day(f.prior.date)}" if f.prior and f.prior.date else "") + ".", (f.id,), 1 - f.probability) for f in rows]
+
+
+def day(date: str) -> str:
+    return f"{date[:4]}-{date[4:6]}-{date[6:8]}"

@@ -1,0 +1,94 @@
+"""Whatever walks the automaton says what its graph says: names, polarity, slots."""
+from random import Random
+
+import pytest
+
+from data.findings import FINDINGS
+from data.records import Finding
+from nlp.assertions import read_report, says
+from nlp.grammar import Automaton, grammar, nouns_of, shape_of, slots_of, worded
+from nlp.sentences import fill, paraphrase, render
+from nlp.tokenizer import REGISTERS, SLOTS, Tokenizer
+from vision.train_report import random_finding
+
+TOKENIZER = Tokenizer.of(["There is a <side> haematoma.", "No midline shift is seen."], 400)
+
+
+def walk(group, register, chance, tokenizer=TOKENIZER):
+    """Any path of pieces through the automaton: what a decoder of random weights writes."""
+    rules = Automaton(grammar(shape_of(group), register), tokenizer)
+    position, pieces = rules.start, []
+    while True:
+        allowed, may_end = rules.allowed(position)
+        assert allowed or may_end, "the automaton must never leave a sentence without an end"
+        if may_end and (not allowed or chance.random() < 0.5):
+            return tokenizer.decode(pieces)
+        pieces.append(chance.choice(allowed))
+        position = rules.go(position, pieces[-1])
+
+
+def groups_of(code, chance):
+    others = chance.sample([one for one in FINDINGS if one != code], chance.randint(0, 5))
+    return [[random_finding("f1", code, True, chance)], [random_finding(f"f{i}", one, False, chance) for i, one in enumerate([code, *others])]]
+
+
+@pytest.mark.parametrize("code", worded())
+def test_any_walk_reads_back_as_its_graph(code):
+    chance = Random(code)
+    for _ in range(6):
+        for group in groups_of(code, chance):
+            text = fill(walk(group, chance.choice(REGISTERS), chance), group[0])
+            assert says(text, group), text
+
+
+@pytest.mark.parametrize("code", worded())
+def test_every_wording_that_is_taught_reads_back_and_is_a_path_of_the_automaton(code):
+    chance = Random(code)
+    for register in REGISTERS:
+        for group in groups_of(code, chance):
+            text = paraphrase(group, chance, register)
+            assert says(fill(text, group[0]), group), text
+            rules = Automaton(grammar(shape_of(group), register), TOKENIZER)
+            position = rules.start
+            for piece in TOKENIZER.encode(text):
+                assert piece in rules.allowed(position)[0], text
+                position = rules.go(position, piece)
+            assert rules.allowed(position)[1]
+
+
+def test_side_and_digits_stand_in_slots_alone_and_each_slot_of_the_graph_once():
+    chance = Random(1)
+    for _ in range(150):
+        group = [random_finding("f1", chance.choice(worded()), True, chance)]
+        text = walk(group, chance.choice(REGISTERS), chance)
+        assert [text.count(slot) for slot in SLOTS] == [int(slot in slots_of(group[0])) for slot in SLOTS]
+        for slot in SLOTS:
+            text = text.replace(slot, "")
+        assert not any(c.isdigit() for c in text) and not {"left", "right", "bilateral"} & set(text.lower().split()), text
+
+
+def test_an_absent_finding_is_never_said_to_be_there_nor_a_present_one_denied():
+    chance = Random(2)
+    for _ in range(60):
+        code = chance.choice(list(FINDINGS))
+        for present, wrong in ((True, "absent"), (False, "present")):
+            group = [random_finding("f1", code, present, chance)]
+            text = fill(walk(group, chance.choice(REGISTERS), chance), group[0])
+            assert all(a.code == code and a.polarity != wrong for a in read_report(text)), text
+
+
+def test_every_code_of_the_table_is_worded_and_its_template_reads_back_in_every_form():
+    assert set(FINDINGS) <= set(worded())
+    chance = Random(3)
+    for code in FINDINGS:
+        for _ in range(8):
+            one = random_finding("f1", code, True, chance)
+            assert says(render(one), [one]), render(one)
+
+
+def test_an_age_that_the_graph_does_not_have_is_not_said():
+    chance = Random(4)
+    plain = Finding("f1", "subdural_haemorrhage", "subdural haematoma", True, 0.9)
+    general = Finding("f1", "intracranial_haemorrhage", "intracranial haemorrhage", True, 0.9)
+    assert not any("acute" in walk([one], "full", chance).lower() for one in (plain, general) for _ in range(30))
+    assert nouns_of("acute_infarct")[0][0].startswith("acute")

@@ -1,0 +1,63 @@
+from data.findings import FINDINGS
+from data.records import Finding, Prior
+from nlp.assertions import read_report
+from nlp.impression import asked_codes, compose_impression
+
+
+def finding(number, code, present=True, probability=None, **facts):
+    likely = probability or (0.9 if present else 0.1)
+    return Finding(f"f{number}", code, FINDINGS[code].label, present, likely, critical=FINDINGS[code].critical, **facts)
+
+
+def texts(findings, order=""):
+    return [said.text for said in compose_impression(findings, order)]
+
+
+def test_the_most_urgent_finding_comes_first_and_the_list_is_numbered():
+    rows = texts([finding(1, "atrophy", probability=0.99), finding(2, "mass", side="left"),
+                  finding(3, "subdural_haemorrhage", side="left", volume_ml=12.0)])
+    assert rows == ["1. Left subdural haematoma, 12 mL.", "2. Left intracranial mass.", "3. Global cerebral atrophy."]
+
+
+def test_the_orders_question_is_answered_yes_no_or_not_excluded_from_the_graph_alone():
+    bleed = finding(1, "subdural_haemorrhage", side="left")
+    assert texts([bleed], "fall. haemorrhage?") == ["Yes: left subdural haematoma."]
+    assert texts([bleed, finding(2, "skull_fracture", False)], "? fracture") == ["1. Left subdural haematoma.", "2. No skull fracture."]
+    assert texts([finding(1, "intracranial_haemorrhage", False)], "? SDH") == ["No intracranial haemorrhage."]
+    assert texts([finding(1, "intracranial_haemorrhage", False, band="omit")], "haemorrhage?") == [
+        "Intracranial haemorrhage cannot be excluded; the evidence is not enough."]
+    assert "cannot be excluded; it was not assessed" in texts([bleed], "? stroke")[-1]
+    assert not any("Yes" in row for row in texts([finding(1, "subdural_haemorrhage", band="hedge")], "? SDH"))
+
+
+def test_what_an_order_tells_as_known_is_not_its_question():
+    assert asked_codes("known meningioma, ? hydrocephalus") == ["hydrocephalus"] and asked_codes("") == []
+    assert asked_codes("no haemorrhage on the first CT") == []
+
+
+def test_nothing_is_compared_without_a_prior_that_was_measured():
+    assert texts([finding(1, "subdural_haemorrhage", volume_ml=12.0)]) == ["Subdural haematoma, 12 mL."]
+    assert texts([finding(1, "subdural_haemorrhage", volume_ml=12.0, prior=Prior("1", "20260102"))]) == ["Subdural haematoma, 12 mL."]
+    assert texts([finding(1, "subdural_haemorrhage", volume_ml=12.0, prior=Prior("1", "20260102", True, 8.0))]) == ["Subdural haematoma, 12 mL."]
+
+
+def test_a_measured_prior_is_compared_with_both_numbers():
+    for before, change in ((8.0, "larger"), (20.0, "smaller"), (11.5, "unchanged")):
+        [row] = texts([finding(1, "subdural_haemorrhage", side="left", volume_ml=12.0, prior=Prior("1", "20260102", True, None, before))])
+        assert row == f"Left subdural haematoma, 12 mL, {change} since 2026-01-02 (previously {before:g} mL)."
+        [read] = read_report(row)
+        assert (read.comparison, read.volume_ml, read.side) == (change, 12.0, "left")
+    [row] = texts([finding(1, "mass", size_mm=9.0, prior=Prior("1", "20260102", False))])
+    assert row == "Intracranial mass, 9 mm, new since 2026-01-02." and read_report(row)[0].comparison == "new"
+
+
+def test_what_has_gone_is_said_to_have_resolved_only_on_its_own_evidence():
+    gone = finding(1, "oedema", False, prior=Prior("1", "20260102"))
+    assert texts([gone])[0] == "1. Vasogenic oedema has resolved since 2026-01-02."
+    assert read_report(texts([gone])[0])[0].polarity == "absent"
+    assert not any("resolved" in row for row in texts([finding(1, "oedema", False, band="omit", prior=Prior("1"))]))
+
+
+def test_normal_needs_its_own_evidence():
+    assert texts([]) == ["No statement: the evidence is not enough. Read the images."]
+    assert texts([finding(1, "intracranial_haemorrhage", False), finding(2, "mass_effect", False)]) == ["No intracranial haemorrhage."]
