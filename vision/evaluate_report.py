@@ -19,6 +19,7 @@ from nlp.evaluate_reading import BARS as READING_BARS
 from nlp.evaluate_reading import table
 from nlp.sentences import fill, group_findings, paraphrase
 from nlp.text_metrics import text_metrics
+from vision.bench_decoder import bench_decoder
 from vision.evaluate_findings import on_real_pictures
 from vision.evaluate_wording import wording, write
 from vision.findings import FindingModel
@@ -126,7 +127,7 @@ def share_by_model(drafts: Sequence[Draft]) -> float | None:
 # ---------------------------------------------------------------- speed and memory
 
 def speed(reporter: Reporter, models: Path | None, device: str, seed: int, stored_s: Callable[[str], float] | None) -> dict[str, Any]:
-    """Seconds a draft of a 40-slice CT memory of a process that does nothing else, and the decoder beside others."""
+    """Seconds a draft of a 40-slice CT, memory of a process that does nothing else; of the command alone, the stored draft and the decoder."""
     study = simulate_head_ct(seed, slice_mm=SLICES_MM).study
     start = time.perf_counter()
     reporter.draft(study)
@@ -134,6 +135,7 @@ def speed(reporter: Reporter, models: Path | None, device: str, seed: int, store
                                "memory of the image path, MB": memory_mb(models)}
     if stored_s is not None:
         figures["seconds from complete study to stored draft"] = round(stored_s(device), 2)
+        figures["decoder"] = bench_decoder()
     return figures
 
 
