@@ -67,7 +67,7 @@ def write(reporter: Reporter, graph: Sequence[Finding]) -> tuple[list[Sentence],
     """Findings and impression of one graph, as a draft has them; and how many sentences fell back to their template."""
     groups = group_findings(graph)
     found, replaced = reporter.word(groups, TOKENS)
-    return [*found, *impression(groups, found)], replaced
+    return [*found, *impression(graph)], replaced
 
 
 def random_graph(chance: Random) -> list[Finding]:
