@@ -157,8 +157,10 @@ def technique(study: Study, found: Findings, modality: str) -> list[str]:
     elif (volume := study.volumes[found.volume]).spacing_mm:
         rows.append(f"Read on {len(volume.pixels)} axial slices, {volume.spacing_mm[0]:.1f} mm apart.")
     rows += [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in dict.fromkeys(found.notes) if note]
-    names = [FINDINGS[code].label for code in found.not_assessed]
-    return rows + ([f"Not assessed: {', '.join(names)}."] if names else [])
+    names = [FINDINGS[code].label for code in found.not_assessed if FINDINGS[code].head.get(modality)]
+    rows += [f"Not assessed: {', '.join(names)}."] if names else []
+    # the thirty others stand by name in the draft's model.not_assessed
+    return rows + (["Nothing else was looked for."] if len(names) < len(found.not_assessed) else [])
 
 
 def load_decoder(folder: Path) -> tuple[ReportDecoder, str]:
