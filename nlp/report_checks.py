@@ -391,7 +391,8 @@ def question(sections: Mapping[str, str], said: list[Said], asked: Asked) -> Ite
         return
     from nlp.report_pipe import codes
 
-    answered = {code for _, a in said for code in (kin(a.code) if a.code in table() else {a.code})}
+    mentioned = {a.code for _, a in said}
+    answered = {code for own in mentioned for code in (kin(own) if own in table() else {own})}
     text = asked.order.text
     named: dict[str, str] = {}
     for a in read_all(text).assertions:
@@ -403,7 +404,7 @@ def question(sections: Mapping[str, str], said: list[Said], asked: Asked) -> Ite
         ):
             named.setdefault(a.code, text[a.start : a.end])
     for code, word in named.items():
-        if code not in answered and not answered & near(code):
+        if code not in answered and not mentioned & near(code):      # a meningioma is a mass, but no word on a metastasis
             yield Remark(
                 "question_unanswered", "warn", f"The order asks about “{word}”; neither findings nor impression answers it.", "impression", 0, 0
             )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from data.errors import InputError, ModelError, StudyRefused
 from data.findings import FINDINGS
-from data.model_files import MODELS, load_model
+from data.model_files import MODELS, from_int8, load_model
 from data.records import Draft, Finding, Order, PriorStudy, Sentence, Study
 from nlp.assertions import says
 from nlp.decoder import DecoderConfig, ReportDecoder
@@ -168,7 +168,7 @@ def load_decoder(folder: Path) -> tuple[ReportDecoder, str]:
     try:
         decoder = ReportDecoder(DecoderConfig(**{**config["decoder"], "words": tuple(config["decoder"]["words"]),
                                                  "codes": tuple(config["decoder"]["codes"])}))
-        decoder.load_state_dict({name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in tensors.items()})
+        decoder.load_state_dict({name: torch.from_numpy(value) for name, value in from_int8(tensors).items()})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{folder} is no report decoder of this version ({type(error).__name__}); "
                          "train it again with wetread train report") from None

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from data.errors import ModelError
 from data.findings import FINDINGS, FindingRow
-from data.model_files import MODELS, save_model
+from data.model_files import MODELS, from_int8, save_model, to_int8
 from data.records import Finding
 from data.simulator import simulate_head_ct
 from nlp.assertions import says
@@ -76,8 +76,8 @@ def main(data: Path | None = None, out: Path | None = None, graphs: int = 20_000
         if step % max(1, graphs // batch) == 0 or step == steps:
             report(step, steps, loss=float(loss.detach()))
     decoder.eval().cpu()
-    tensors = {name: value.numpy().astype(np.float16) for name, value in decoder.state_dict().items()}
-    decoder.load_state_dict({name: torch.from_numpy(value.astype(np.float32)) for name, value in tensors.items()})
+    tensors = to_int8({name: value.numpy() for name, value in decoder.state_dict().items()})
+    decoder.load_state_dict({name: torch.from_numpy(value) for name, value in from_int8(tensors).items()})     # measured as it is stored
     figures = faithful(decoder, images, Random(seed + 1), 120)
     if pairs:
         figures["signed sentences"] = {"taught": len(signed), "not in the grammar": len(pairs) - len(signed)}

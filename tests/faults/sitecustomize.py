@@ -106,7 +106,7 @@ def other_model(model, module):
     def draft(self, study, order=None):
         from data.errors import StudyRefused
 
-        raise StudyRefused("not-read", "no study is read in this test")
+        raise StudyRefused("empty", "no study is read in this test")
 
     late.load, late.suggest = load, suggest
     module.LateReporter.load, module.LateReporter.draft = (lambda self: None), draft
