@@ -43,6 +43,8 @@ class AlertSteps:
                 raise NotFound("there is no alert of that id; GET /v1/alerts lists them")
             if row["state"] == "acknowledged":
                 raise StateError(f"the alert was acknowledged by {row['acknowledged_by']} at {row['acknowledged']}")
+            if not note.strip():
+                raise InputError("note is empty; say whom you told, and how (or why nobody needs to be told)")
             tx.change("alerts", {"id": row["id"]}, state="acknowledged", acknowledged=now(), acknowledged_by=user, note=note.strip())
             tx.audit(user, "acknowledge", "alert", str(row["id"]))
             row, study = tx.one("alerts", id=row["id"]), tx.one("studies", id=row["study_id"])

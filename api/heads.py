@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import ImageError, InputError, OutputError, WetreadError
-from data.images import open_study
+from data.images import open_study, read_nifti
 from data.records import Study, Volume
 
 Opened = Callable[[], tuple[dict[str, Volume], dict[str, Any]]]       # channels and numbers of one patient
@@ -154,11 +154,11 @@ def labelled(found: Iterable[tuple[Path, Opened]]) -> list[tuple[str, Path, Open
 
 
 def one_channel(head: Any, path: Path) -> tuple[dict[str, Volume], dict[str, Any]]:
-    volume, numbers = channel(path)
+    volume, numbers = channel(path, series=head.task == "series" or head.inputs[0] == "DIFFUSION")
     return {head.inputs[0]: volume}, numbers
 
 
-def channel(path: Path) -> tuple[Volume, dict[str, Any]]:
+def channel(path: Path, series: bool = False) -> tuple[Volume, dict[str, Any]]:
     """A volume from DICOM, NIfTI, a picture, or .npz (pixels, spacing_mm, and what else the head asks for)."""
     if not path.exists():
         raise ImageError(f"{path} does not exist; give a file or folder that does")
@@ -172,7 +172,7 @@ def channel(path: Path) -> tuple[Volume, dict[str, Any]]:
         spacing = tuple(float(v) for v in numbers.pop("spacing_mm", (1.0, 1.0, 1.0)))
         ct = str(numbers.pop("modality", "")) == "CT"
         return Volume(pixels, spacing, None, modality="CT" if ct else "MR", units="HU" if ct else ""), numbers  # type: ignore[arg-type]
-    volumes = open_study(path).volumes
+    volumes = (read_nifti(path, series=True) if series and path.name.lower().endswith((".nii", ".nii.gz")) else open_study(path)).volumes
     if len(volumes) != 1:
         raise InputError(f"{path.name} holds {len(volumes)} series, expected one; give the folder of one series")
     return volumes[0], {}

@@ -25,7 +25,7 @@ SAID_BY_STATUS: dict[str, dict[str, Any]] = {
     "HD": {"held": True}, "CA": {"cancelled": True}, "DC": {"cancelled": True}, "RP": {"cancelled": True},
 }
 NUMBERS = ("placer_number", "filler_number", "accession_number", "study_instance_uid", "requested_procedure_id")
-APART = ("id", "text", "control", "patient", "facts", "priority", "status", "event_time", "asks", *NUMBERS)
+APART = ("id", "text", "control", "patient", "facts", "priority", "status", "event_time", "asks", "says_priority", *NUMBERS)
 NOTES_MAX = 50              # the newest; the same words again are one note
 STRONG, WEAK = "1", "0"     # before the time in a stamp: what a cancel says of the content only fills what nothing else said
 
@@ -46,8 +46,9 @@ def known_from(order: Order, when: str, sent: str, number: int) -> Known:
     if facts["egfr"] is not None:       # a value never stands beside another value's date
         known["facts.egfr"] = [content, [facts["egfr"], facts["egfr_date"]]]
     known |= {f"facts.{name}": [content, value] for name, value in facts.items() if not name.startswith("egfr") and says(value)}
-    if order.priority != "ROUTINE" or (order.text and order.control != "cancel"):      # a sparse event's default says nothing
-        known["priority"] = [content, order.priority]
+    if order.priority != "ROUTINE" or (order.text and order.control != "cancel"):
+        # a default fills only what nothing else says: a new question without a priority leaves STAT as it was
+        known["priority"] = [content if getattr(order, "says_priority", True) else WEAK + stamp, order.priority]
     if order.patient.id:
         known["patient_id"] = [STRONG + stamp, order.patient.id]
     if order.patient != Patient(id=order.patient.id):

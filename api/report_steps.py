@@ -51,8 +51,9 @@ def has_prior(tx: Tx, study: Mapping[str, Any]) -> bool:
     """Whether an earlier study of the same patient is kept here."""
     if not study["patient_id"]:
         return False
-    rows = tx.find("studies", patient_id=study["patient_id"], columns=("id", "date"))
-    return any(row["id"] != study["id"] and (not row["date"] or not study["date"] or row["date"] <= study["date"]) for row in rows)
+    rows = tx.find("studies", patient_id=study["patient_id"], columns=("id", "date", "arrived"))
+    mine = study["date"], study["arrived"]
+    return any(row["id"] != study["id"] and (not row["date"] or not study["date"] or (row["date"], row["arrived"]) < mine) for row in rows)
 
 
 def finding_from(record: Mapping[str, Any]) -> Finding:

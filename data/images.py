@@ -60,14 +60,17 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def read_nifti(path: Path) -> Study:
-    """One volume of float32 (slices, rows, columns), slices from the feet up, rows to the back, columns to the patient's left."""
+def read_nifti(path: Path, series: bool = False) -> Study:
+    """One volume of float32 (slices, rows, columns), slices from the feet up, rows to the back, columns to the patient's left.
+
+    series: four axes are read too, as (time or direction, slices, rows, columns).
+    """
     try:
         image = nibabel.as_closest_canonical(nibabel.load(path))  # type: ignore[arg-type]
         shape = image.shape
         if len(shape) == 4 and shape[3] == 1:
             shape = shape[:3]
-        if len(shape) != 3:
+        if len(shape) != 3 and not (series and len(shape) == 4):
             raise ImageError(f"{path.name} has shape {shape}, expected three axes; split a series of volumes into files")
         if np.prod(shape, dtype=np.int64) > VOXELS_MAX:
             raise ImageError(f"{path.name} has {np.prod(shape, dtype=np.int64)} voxels, at most {VOXELS_MAX} are read; crop or resample it")
@@ -76,7 +79,7 @@ def read_nifti(path: Path) -> Study:
         raise ImageError(f"{path.name} is no readable NIfTI ({type(error).__name__}); write it again from its source") from None
     if not np.isfinite(ras).all():
         raise ImageError(f"{path.name} holds values that are no numbers; replace them by air")
-    pixels = np.ascontiguousarray(ras[::-1, ::-1].transpose(2, 1, 0))
+    pixels = np.ascontiguousarray(ras[::-1, ::-1].T)
     columns, rows = shape[0], shape[1]
     # canonical NIfTI counts to the right and the front; (column, row, slice) count to the left and the back
     flip = np.array([[-1, 0, 0, columns - 1], [0, -1, 0, rows - 1], [0, 0, 1, 0], [0, 0, 0, 1]], float)

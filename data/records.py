@@ -227,6 +227,7 @@ class OrderEvent(Order):
     status: str = ""            # ORC-5, HL7 table 0038
     event_time: str = ""        # ORC-9 as sent, "" when it names no minute
     asks: bool = True           # it holds the clinical question itself, not notes alone
+    says_priority: bool = True  # ROUTINE was written, not only taken for granted
 
 
 @dataclass(frozen=True)

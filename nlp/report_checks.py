@@ -202,7 +202,8 @@ def sides(sections: Mapping[str, str], said: list[Said], asked: Asked) -> Iterab
         return
     wanted = [a for a in read_all(asked.order.text).assertions if a.side in OPPOSITE]
     for a in wanted:
-        rows = [(name, b) for name, b in said if b.code == a.code and there(b) and b.side]
+        alike = kin(a.code) if a.code in table() else {a.code}      # an order for a bleed, a report of a subdural one
+        rows = [(name, b) for name, b in said if b.code in alike and there(b) and b.side]
         if rows and {b.side for _, b in rows} == {OPPOSITE[a.side or ""]}:
             yield Remark(
                 "side_order", "stop", f"{label(a.code).capitalize()} on the {rows[0][1].side}; the order speaks of the {a.side}.", *at(*rows[0])

@@ -31,6 +31,8 @@ ENGLISH = re.compile(r"\b(the|and|with|for|of|to|no|on|in|at|is|was|after|since|
 LIKELY, HAZARD = 5, 0.25
 WORDS_MIN = 3           # an order of fewer is a code or a word
 OF_THE_ORDER = {"ordered_exam_mismatch", "low_value", "missing_info", "laterality_conflict", "duplicate_recent_exam"}   # the leader's alone
+# a subarachnoid haemorrhage until shown otherwise, whatever else the order says. ACEP clinical policy on headache 2019 (Ann Emerg Med 74:e41)
+ALWAYS_URGENT = re.compile(r"(?<!no )(?<!not )(?<!denies )(?<!without )\b(thunderclap|worst headache of (his|her|my|their|the) life)\b", re.I)
 RED_FLAGS = re.compile(
     r"\b(stat|emergen\w*|acute(ly)?|sudden(ly)?|neck stiff\w*|worst h(ead)?ache?|thunderclap|lkw|last known well|code stroke|nihss|aphasi\w*|gcs"
     r"|blown pupil|"
@@ -96,7 +98,7 @@ class Suggester:
             set=tuple(self.protocols[i] for i in chosen),
             contrast=top.contrast,      # type: ignore[arg-type]    # the book's reader allows these three alone
             flags=flags,
-            urgent=urgent >= self.config.get("urgent_threshold", 0.5),
+            urgent=urgent >= self.config.get("urgent_threshold", 0.5) or bool(ALWAYS_URGENT.search(order.text)),
             urgent_probability=round(urgent, 4),
             disposition=disposition,
             question=question,

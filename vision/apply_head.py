@@ -26,6 +26,7 @@ COARSER_MAX = 4.0           # times the slice thickness taught: more is refused
 APART = 0.5                 # of the smallest side of a voxel: series further apart are not on one grid
 DECIDES = 0.05              # a fall of the probability below this is not worth pointing at
 EXPLAINED = ("category", "volumes")
+SHORTEST = 40               # time points of a series in which networks can be told from noise
 Grid = tuple[int, int, int]
 PLANES = ("axial", "oblique", "unknown", "")
 
@@ -77,6 +78,9 @@ class HeadModel:
         if "DIFFUSION" in head.inputs:
             notes.append(f"read as b0 and the usual six directions at b {B_S_MM2:.0f} s/mm2; the table of directions of the file is not read")
         first = channels[head.inputs[0]]
+        if head.task == "series" and (first.pixels.ndim != 4 or len(first.pixels) < SHORTEST):
+            raise InputError(f"{head.inputs[0]} has shape {first.pixels.shape}, expected (time, slices, rows, columns) of {SHORTEST} time points or "
+                             "more; give a 4D NIfTI, or .npz with pixels and spacing_mm")
         shape, taught = grid_of(first), self.grid(first)
         pixels = {name: v.pixels if v.pixels.ndim == 4 else v.pixels[None] for name, v in channels.items()}
         moved = {name: resample(p, taught) for name, p in pixels.items()}

@@ -134,8 +134,9 @@ def modality_of(study: Study) -> str:
 
 def exam(study: Study, found: Findings, modality: str) -> str:
     if modality == "MR":
-        given = "T1CE" in choose(study.volumes)[0]
-        return f"MRI brain {'with' if given else 'without'} contrast."
+        series = choose(study.volumes)[0]
+        before = "without and with" if len(series) > 1 else "with"
+        return f"MRI brain {before if 'T1CE' in series else 'without'} contrast."
     return "CT head without contrast." if study.volumes[found.volume].spacing_mm else "Single CT head picture."
 
 
@@ -157,9 +158,10 @@ def technique(study: Study, found: Findings, modality: str) -> list[str]:
     elif (volume := study.volumes[found.volume]).spacing_mm:
         rows.append(f"Read on {len(volume.pixels)} axial slices, {volume.spacing_mm[0]:.1f} mm apart.")
     rows += [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in dict.fromkeys(found.notes) if note]
-    names = [FINDINGS[code].label for code in found.not_assessed if FINDINGS[code].head.get(modality)]
-    rows += [f"Not assessed: {', '.join(names)}."] if names else []
-    # the thirty others stand by name in the draft's model.not_assessed
+    looked_for = {finding.code for finding in found.findings}
+    names = [FINDINGS[code].label for code in found.not_assessed if code in looked_for]
+    rows += [f"Looked for, undecided: {', '.join(names)}."] if names else []
+    # the others stand by name in the draft's model.not_assessed
     return rows + (["Nothing else was looked for."] if len(names) < len(found.not_assessed) else [])
 
 

@@ -47,7 +47,8 @@ def values() -> str:
     for code, word in PRIORITIES.items():
         by_word.setdefault(word, []).append(code)
     priorities = "; ".join(f"{word}: {', '.join(codes)}" for word, codes in by_word.items())
-    return f"Priority (TQ1-9, ORC-7.6, OBR-27.6, OBR-5): {priorities}; all else is ROUTINE.\n\nMSH-18: {', '.join(filter(None, CHARSETS))}."
+    return (f"Priority (TQ1-9, ORC-7.6, OBR-27.6, OBR-5): {priorities}; the most urgent where they differ. All else is ROUTINE in a new order, and "
+            f"unchanged in a later message.\n\nMSH-18: {', '.join(filter(None, CHARSETS))}.")
 
 
 PARTS = {"messages": messages_in, "order control": order_control, "order status": order_status, "values": values}

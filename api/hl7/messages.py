@@ -22,7 +22,7 @@ CONTROLS: dict[str, Control] = {
 }
 REPLACED = ("RP", "RQ", "RU")
 PRIORITIES = {"S": "STAT", "STAT": "STAT", "A": "URGENT", "ASAP": "URGENT", "URGENT": "URGENT", "U": "URGENT", "CR": "URGENT",
-              "T": "URGENT", "TS": "STAT", "EM": "STAT", "E": "STAT"}
+              "T": "URGENT", "TS": "STAT", "EM": "STAT", "E": "STAT", "R": "ROUTINE", "ROUTINE": "ROUTINE"}
 EGFR = {"33914-3", "48642-3", "48643-1", "50044-7", "62238-1", "69405-9", "88293-6", "88294-4", "98979-8", "98980-6"}
 WEIGHT = {"29463-7", "3141-9"}
 PREGNANCY = {"82810-3", "11449-6"}
@@ -68,7 +68,8 @@ def imaging_orders(message: Message) -> tuple[OrderEvent, ...]:
             patient=patient,
             ordered_exam=first(message, group, "OBR-4.2", "OBR-44.2", "OBR-4.5", "OBR-4.1"),
             ordered_exam_code=first(message, group, "OBR-4.1"),
-            priority=priority_of(message, group),       # type: ignore[arg-type]    # PRIORITIES holds only the three
+            priority=(priority := priority_of(message, group)) or "ROUTINE",    # type: ignore[arg-type]    # PRIORITIES holds only the three
+            says_priority=bool(priority),
             requested_date=first(message, group, *dates)[:14],
             referrer=" ".join(p for p in (first(message, group, "ORC-12.3", "OBR-16.3"), first(message, group, "ORC-12.2", "OBR-16.2")) if p),
             setting=setting,
@@ -230,7 +231,8 @@ def study_uid(message: Message, group: Group) -> str:
 def priority_of(message: Message, group: Group) -> str:
     codes = [message.get("TQ1-9.1", s) for s in group.named("TQ1")]
     codes += [first(message, group, path) for path in ("ORC-7.6", "OBR-27.6", "OBR-5")]
-    return next((PRIORITIES[code.upper()] for code in codes if code.upper() in PRIORITIES), "ROUTINE")
+    named = {PRIORITIES[code.upper()] for code in codes if code.upper() in PRIORITIES}
+    return next((word for word in ("STAT", "URGENT", "ROUTINE") if word in named), "")      # where fields differ, the most urgent
 
 
 def facts_of(message: Message, segments: list[Segment]) -> Facts:

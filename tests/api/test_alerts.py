@@ -108,7 +108,7 @@ def test_an_escalated_alert_can_still_be_acknowledged(desk):
     add_draft(desk)
     due_now(desk)
     run(desk)
-    assert desk.acknowledge_alert(desk.alerts()[0]["id"], "anna")["escalated"]
+    assert desk.acknowledge_alert(desk.alerts()[0]["id"], "anna", "told Dr Chen")["escalated"]
     assert desk.alerts() == []
 
 
@@ -168,6 +168,7 @@ def test_over_http_alerts_are_listed_acknowledged_and_bad_input_named(desk, sett
     refused(http.post("/v1/alerts/none/acknowledge", json={}), 404, "E110")
     refused(http.post("/v1/alerts/99/acknowledge", json={}), 404, "E110")
     refused(http.post(f"/v1/alerts/{alert['id']}/acknowledge", json={"note": "x" * 2001}), 422, "E109", "note")
+    refused(http.post(f"/v1/alerts/{alert['id']}/acknowledge", json={"note": " "}), 422, "E109", "whom you told")
     refused(http.get("/v1/alerts", params={"state": "lost"}), 422, "E109", "state")
     answer = http.post(f"/alerts/{alert['id']}", data={"note": "told <b>Chen</b>", "back": "study"}, follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (303, f"/studies/{draft['study_id']}")

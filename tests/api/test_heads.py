@@ -14,14 +14,17 @@ from pydicom import dcmread
 from typer.testing import CliRunner
 
 from api.cli import app
-from api.heads import as_lines, as_table, list_heads, patients, run_head
+from api.heads import as_lines, as_table, list_heads, one_channel, patients, run_head
 from api.training import evaluate_model, train_model
 from data.errors import InputError, ModelError
 from data.head_images import write_nifti
 from data.images import open_study
+from data.simulate.files import write_case
+from data.simulate.recipes import simulate
 from data.simulator import simulate_head_ct, write_dicom
 from tests.vision.heads_material import tiny_examples
 from vision import train_head
+from vision.apply_head import HeadModel
 from vision.heads import HEADS, explain
 
 ROOT = Path(__file__).parent.parent.parent
@@ -264,3 +267,14 @@ def test_weights_ship_only_where_a_row_beats_its_floor_and_the_list_says_where_n
     bare = {name for name, row in rows.items() if not row["weights"]}
     assert bare == {row.split("`")[1] for row in as_table(list(rows.values())).splitlines() if "no weights ship" in row}
     assert as_lines(list(rows.values())).count("no weights ship") == len(bare)
+
+
+def test_networks_are_read_from_a_four_dimensional_nifti_and_nothing_shorter(tmp_path):
+    case = simulate("fmri_networks", 1, size=(6, 20, 20), spacing_mm=(12.0, 10.8, 10.8), time=48)
+    write_case(case, tmp_path / "case", "nifti")
+    run("fmri_networks", [str(tmp_path / "case" / "BOLD.nii.gz")], tmp_path / "out")
+    assert len(list((tmp_path / "out").rglob("network_*.nii.gz"))) == 16
+    with pytest.raises(InputError, match="time points or more"):
+        short = nibabel.load(tmp_path / "case" / "BOLD.nii.gz").slicer[..., :1]
+        nibabel.save(short, tmp_path / "short.nii.gz")
+        HeadModel.load("fmri_networks").apply(one_channel(HEADS["fmri_networks"], tmp_path / "short.nii.gz")[0])

@@ -109,6 +109,7 @@ def test_the_whole_day_shuffled_ends_as_the_day_in_order(sqlite_template, seed):
 
 
 EVENTS = st.builds(OrderEvent, text=st.sampled_from(["", "a", "b"]), asks=st.booleans(), priority=st.sampled_from(["STAT", "ROUTINE"]),
+                   says_priority=st.booleans(),
                    control=st.sampled_from(["new", "change", "cancel", "hold", "release", "status"]),
                    status=st.sampled_from(["", "SC", "IP", "CM", "CA", "HD"]), filler_number=st.sampled_from(["", "F"]),
                    facts=st.builds(Facts, egfr=st.sampled_from([None, 30.0, 60.0]), egfr_date=st.sampled_from(["", "20260101"])))
@@ -129,6 +130,16 @@ def one(sqlite_template, *messages):
 
 
 NEW = order("NW", "P1", "20261124080000", "fall ?bleed")
+STAT = NEW.replace("^CT HEAD^L|", "^CT HEAD^L|S")
+CHANGE = order("XO", "P1", "20261124090000", "fall ?bleed, on aspirin")
+
+
+@pytest.mark.parametrize(("messages", "expected"), [
+    ((STAT, CHANGE), "STAT"), ((CHANGE, STAT), "STAT"),
+    ((STAT, CHANGE.replace("^CT HEAD^L|", "^CT HEAD^L|R")), "ROUTINE"), ((NEW, CHANGE), "ROUTINE"),
+])
+def test_a_change_of_the_question_leaves_a_priority_that_it_does_not_name(sqlite_template, messages, expected):
+    assert one(sqlite_template, *messages)[3]["priority"] == expected
 
 
 @pytest.mark.parametrize(("control", "status", "expected"), [

@@ -29,6 +29,12 @@ def test_without_a_model_book_and_rules_still_answer(bare):
     assert found.model == "" and found.book and "pacemaker_mri" in {f.code for f in found.flags}
 
 
+@pytest.mark.parametrize(("text", "urgent"), [("thunderclap headache, 20 weeks pregnant", True), ("worst headache of her life", True),
+                                              ("chronic headache, no thunderclap onset", False)])
+def test_a_thunderclap_headache_is_urgent_whatever_else_the_order_says(shipped, text, urgent):
+    assert shipped.suggest(order_from_json({"order_text": text, "ordered_exam": "CTA HEAD", "age": 41, "sex": "F"})).urgent is urgent
+
+
 def test_a_protocol_added_to_the_book_is_suggested_at_once(tmp_path):
     for path in BOOK_PATH.glob("*.toml"):
         (tmp_path / path.name).write_text(path.read_text())

@@ -235,7 +235,8 @@ def test_a_simulated_study_from_files_becomes_a_draft_whose_sentences_point_at_s
     write_case(case, tmp_path / "study", form)
     study = open_study(tmp_path / "study")
     draft, masks = Reporter.load().draft(study)
-    assert draft.sections["exam"] == "MRI brain with contrast." and "Not assessed:" in draft.sections["technique"]
+    assert draft.sections["exam"] == "MRI brain without and with contrast."
+    assert draft.sections["technique"].endswith("Nothing else was looked for.") and "microbleeds" not in draft.sections["technique"]
     series = {volume.series_uid: volume.pixels.shape for volume in study.volumes}
     said = {id for sentence in draft.sentences for id in sentence.findings}
     for finding in draft.findings:
