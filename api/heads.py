@@ -24,9 +24,11 @@ def list_heads() -> list[dict[str, Any]]:
 def row_of(head: Any) -> dict[str, Any]:
     figures = figures_of(head)
     measured = {name: part["head"].get(head.metric) for name, part in figures.items() if isinstance(part, dict) and "head" in part}
-    floor = next((part["floors"] for part in figures.values() if isinstance(part, dict) and part.get("floors")), {})
+    floors = {name: part["floors"] for name, part in figures.items() if isinstance(part, dict) and part.get("floors")}
+    floor = {title if len(floors) == 1 else f"{title}, {name}": value[head.metric]
+             for name, part in floors.items() for title, value in part.items() if value.get(head.metric)}
     return {"name": head.name, "what": head.what, "bar": head.bar, "published": head.published, "metric": head.metric,
-            "measured": {name: value for name, value in measured.items() if value}, "floor": {k: v.get(head.metric) for k, v in floor.items()},
+            "measured": {name: value for name, value in measured.items() if value}, "floor": floor,
             "date": figures.get("date", ""), "command": figures.get("command") or f"wetread evaluate {head.weights or head.name}",
             "taught_by": figures.get("taught_by", ""), "weights": head.name == "triage" or (head.folder / "model.safetensors").exists()}
 
