@@ -70,7 +70,7 @@ def make_objects(home: Path, said: dict[str, Any], paths: list[Path], before: in
         raise Dead("no image of the study can be read")
     record, person = said["record"], said["status"] in ("final", "amended")
     report = results.Report(said["draft_id"], said["version"], said["status"], stated(record), software(record), said["user"] if person else "",
-                            said["time"] if person else "")
+                            said["time"])
     identity = report.identity("SR")
     if before:
         identity = replace(identity, before=(identity.series_uid, report.uid("SR", before)))

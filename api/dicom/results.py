@@ -32,11 +32,11 @@ class Report:
     findings: list[dict[str, Any]]
     software: str
     signed_by: str = ""
-    signed: str = ""
+    written: str = ""           # ISO time of this version
 
     def identity(self, kind: str) -> Identity:
         """UIDs that follow from the draft, so that a second go after a crash makes the same objects."""
-        return Identity(self.uid(kind, self.version), self.uid(kind, 0), self.version, self.signed_by, self.signed)
+        return Identity(self.uid(kind, self.version), self.uid(kind, 0), self.version, self.signed_by, self.written)
 
     def uid(self, kind: str, version: int) -> str:
         """The SOP Instance UID of one version; version 0 is the series."""
@@ -161,8 +161,8 @@ def person(user: str) -> hd.sr.ObserverContext:
 
 
 def dated(made: Dataset, report: Report, image: Dataset) -> None:
-    """Times of the signature or the study, not of this run. Text in any script is UTF-8."""
-    date, time = moment(report.signed) or (image.get("StudyDate", "") or "19000101", image.get("StudyTime", "") or "000000")
+    """Times of the version or the study, not of this run. Text in any script is UTF-8."""
+    date, time = moment(report.written) or (image.get("StudyDate", "") or "19000101", image.get("StudyTime", "") or "000000")
     for name in ("ContentDate", "SeriesDate", "InstanceCreationDate"):
         if name in made:
             setattr(made, name, date)

@@ -1,7 +1,7 @@
 """A draft as DICOM Basic Text SR (PS3.3 A.35.1), content as TID 2000 Basic Diagnostic Imaging Report."""
 import re
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ def write_report(draft: Draft, study_path: Path, out: Path) -> None:
     if not images:
         raise ImageError(f"{study_path} has no DICOM instance of study {draft.study}; a DICOM SR is written for DICOM studies only")
     grounds = Grounds([asdict(sentence) for sentence in draft.sentences], {finding.id: asdict(finding) for finding in draft.findings})
-    report = report_text(draft.status, draft.sections, images, Identity(generate_uid(), generate_uid(), 1), grounds)
+    identity = Identity(generate_uid(), generate_uid(), 1, written=datetime.now(UTC).isoformat())
+    report = report_text(draft.status, draft.sections, images, identity, grounds)
     report.save_as(out, enforce_file_format=True)
 
 
@@ -61,13 +62,13 @@ def with_type_2(image: FileDataset) -> FileDataset:
 
 @dataclass(frozen=True)
 class Identity:
-    """What one result is known by; `signed_by` and `signed` (ISO time) are set for a report a person signed, `before` names the one it replaces."""
+    """What one result is known by; `signed_by` is set for a report a person signed, `written` is its ISO time, `before` names the one it replaces."""
 
     sop_uid: str
     series_uid: str
     number: int
     signed_by: str = ""
-    signed: str = ""
+    written: str = ""           # ISO time of this version
     before: tuple[str, str] | None = None       # (series UID, SOP UID)
 
 
@@ -108,9 +109,9 @@ def header(image: Dataset, status: str, identity: Identity) -> FileDataset:
     report.SeriesInstanceUID, report.SeriesNumber, report.InstanceNumber = identity.series_uid, 9901, identity.number
     report.Modality, report.Manufacturer = "SR", "Wetread"
     report.SeriesDescription = "Wetread draft report" if status not in FINAL else "Report"
-    # without a signature the study's own date: the writer of a file has no say in when the patient was examined
+    # of a draft without a time the study's own
     study_time = image.get("StudyDate", "") or "19000101", image.get("StudyTime", "") or "000000"
-    report.ContentDate, report.ContentTime = moment(identity.signed) or study_time
+    report.ContentDate, report.ContentTime = moment(identity.written) or study_time
     report.ReferencedPerformedProcedureStepSequence = Sequence()
     report.PerformedProcedureCodeSequence = Sequence()
     report.CompletionFlag = "COMPLETE" if status in FINAL else "PARTIAL"
@@ -119,7 +120,7 @@ def header(image: Dataset, status: str, identity: Identity) -> FileDataset:
     if status in FINAL and identity.signed_by:
         observer = Dataset()
         observer.VerifyingObserverName, observer.VerifyingOrganization = observer_name(identity.signed_by), "Department of radiology"
-        observer.VerificationDateTime = "".join(moment(identity.signed) or ("19000101", "000000"))
+        observer.VerificationDateTime = "".join(moment(identity.written) or ("19000101", "000000"))
         observer.VerifyingObserverIdentificationCodeSequence = Sequence()
         report.VerificationFlag, report.VerifyingObserverSequence = "VERIFIED", Sequence([observer])
     report.ValueType, report.ContinuityOfContent = "CONTAINER", "SEPARATE"

@@ -3,6 +3,7 @@ import io
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,16 @@ def test_what_is_only_preliminary_says_so_in_each_object(desk):
     assert (made["SR"].CompletionFlag, made["SR"].PreliminaryFlag, made["SR"].VerificationFlag) == ("PARTIAL", "PRELIMINARY", "UNVERIFIED")
     assert (made["MEASUREMENTS"].CompletionFlag, made["MEASUREMENTS"].VerificationFlag) == ("PARTIAL", "UNVERIFIED")
     assert all("draft" in item.SeriesDescription for item in made.values())
+
+
+def test_a_preliminary_report_is_dated_by_its_version_not_by_the_examination(desk, files):
+    draft = draft_of(desk)
+    desk.make_preliminary(draft["id"], "dr.x", draft["version"])
+    work(desk)
+    today = f"{datetime.now().astimezone():%Y%m%d}"
+    assert dcmread(files[0]).StudyDate != today
+    for item in results(desk).values():
+        assert item.get("ContentDate", today) == today and item.get("InstanceCreationDate", today) == today
 
 
 def test_the_outline_lies_where_the_mask_lay(desk, files):
