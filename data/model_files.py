@@ -75,7 +75,7 @@ def to_int8(tensors: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
     """Store large matrices as int8 with one scale a row (symmetric), everything else as float16."""
     stored: dict[str, NDArray[Any]] = {}
     for name, values in tensors.items():
-        if values.ndim == 2 and values.size >= 10_000:
+        if values.ndim == 2 and values.size >= 6_000:
             # float32: half floats have no small ones, and a row of zeros must not divide by zero
             scale = np.maximum(np.abs(values).max(axis=1, keepdims=True) / 127, 1e-20).astype(np.float32)
             stored[name] = np.clip(np.rint(values / scale), -127, 127).astype(np.int8)
