@@ -43,7 +43,7 @@ def remarks(sections: Mapping[str, str], order: Order | None, patient: Mapping[s
     sex = patient.get("sex") or (order.patient.sex if order else "U")
     born = patient.get("birth_date") or (order.patient.birth_date if order else "")
     age = age_years(born, study_date) if born else order.age_years if order else None
-    found = check_report(sections, Asked(order, sex if sex in ("M", "F") else "U", age, findings, draft, prior))     # type: ignore[arg-type]
+    found = check_report(sections, Asked(order, sex if sex in ("M", "F") else "U", age, findings, draft, prior))     # type: ignore[arg-type]  # sex is one of the three
     return [{**asdict(row), "text": sections.get(row.section, "")[row.start:row.end]} for row in found]
 
 

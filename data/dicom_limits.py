@@ -196,7 +196,7 @@ def positive(image: Dataset, name: str, most: int, absent: int | None = None) ->
         value = image.get(name)
         if value is None and absent is not None:
             return absent
-        number = int(value)  # type: ignore[arg-type]
+        number = int(value)  # type: ignore[arg-type]  # whatever it is, a TypeError is caught
     except Exception:       # pydicom converts when asked, and raises many kinds on hostile bytes
         number = 0
     if not 1 <= number <= most:

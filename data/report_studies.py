@@ -205,7 +205,7 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
 def table(path: Path) -> Iterator[dict[str, str]]:
     """Rows of a CSV file, also a compressed one; every cell stays the text it is."""
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as body:
-        yield from csv.DictReader(io.TextIOWrapper(body, encoding="utf-8-sig", newline=""))     # type: ignore[arg-type]
+        yield from csv.DictReader(io.TextIOWrapper(body, encoding="utf-8-sig", newline=""))     # type: ignore[arg-type]  # a zip's or gzip's stream reads as bytes
 
 
 def said(text: Any) -> str:

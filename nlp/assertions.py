@@ -369,7 +369,7 @@ def side_of(
         if code == "midline_shift" and ways:
             best = max(ways, key=lambda m: bool(m["a"] or m["b"] or m["c"]))
             used.update(m.start() for m in ways)
-            return (best["a"] or best["b"] or best["c"] or best["d"]).lower(), "", best.span()  # type: ignore[return-value]
+            return (best["a"] or best["b"] or best["c"] or best["d"]).lower(), "", best.span()  # type: ignore[return-value]  # the pattern's sides are those of Side
     rows = [m for m in sides(sentence, before[0], term[1])]
     if not rows:
         rows = [

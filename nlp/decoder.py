@@ -187,7 +187,7 @@ class ReportDecoder(nn.Module):
 
     def int8(self) -> "ReportDecoder":
         """The linear layers in int8 (CPU)."""
-        return quantised(self).eval()       # type: ignore[return-value]
+        return quantised(self).eval()       # type: ignore[return-value]  # the same module, its layers exchanged
 
 
 class Batch:

@@ -137,7 +137,7 @@ def random_graph(chance: Random) -> list[list[Finding]]:
 def random_finding(code: str, chance: Random) -> Finding:
     side = None if code in UNSIDED else chance.choice(("left", "right") if code == "midline_shift" else ("left", "right", "bilateral"))
     size = {SIZED[code]: round(chance.uniform(1.1, 60), 1)} if code in SIZED else {}
-    return Finding(code, code, code, True, 0.9, side=side, band=chance.choice(("state", "state", "hedge")), **size)      # type: ignore[arg-type]
+    return Finding(code, code, code, True, 0.9, side=side, band=chance.choice(("state", "state", "hedge")), **size)      # type: ignore[arg-type]  # mypy takes every value for a float
 
 
 def written(graph: Sequence[Sequence[Finding]], chance: Random) -> str:

@@ -58,7 +58,7 @@ def fill(sentence: str, finding: Finding) -> str:
     """Copy the graph's own words into a sentence's slots; the words beside them agree with what was copied."""
     text = sentence
     for slot in slots_of(finding):
-        text = re.sub(rf"\b([Aa])n? {slot}", lambda m, slot=slot: article(m[1], finding, slot), text)      # type: ignore[misc]
+        text = re.sub(rf"\b([Aa])n? {slot}", lambda m, slot=slot: article(m[1], finding, slot), text)      # type: ignore[misc]  # mypy cannot type a lambda's default
         text = text.replace(slot, value_of(finding, slot))
     if finding.present and finding.count is not None:
         text = agreeing(text, finding)

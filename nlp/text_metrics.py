@@ -49,7 +49,7 @@ def meteor(text: str, reference: str) -> float:
                 want.setdefault(form(word), []).append(at)
         for i, word in enumerate(said):
             if place[i] is None and (rest := want.get(form(word))):
-                follows = place[i - 1] + 1 if i and place[i - 1] is not None else -1    # type: ignore[operator]
+                follows = place[i - 1] + 1 if i and place[i - 1] is not None else -1    # type: ignore[operator]  # asked for in the same line
                 at = follows if follows in rest else rest[0]
                 rest.remove(at)
                 place[i], free[at] = at, False
@@ -57,7 +57,7 @@ def meteor(text: str, reference: str) -> float:
     if not matched:
         return 0.0
     precision, recall = len(matched) / len(said), len(matched) / len(wanted)
-    chunks = sum(at is not None and (i == 0 or place[i - 1] is None or place[i - 1] + 1 != at) for i, at in enumerate(place))   # type: ignore[operator]
+    chunks = sum(at is not None and (i == 0 or place[i - 1] is None or place[i - 1] + 1 != at) for i, at in enumerate(place))   # type: ignore[operator]  # likewise
     return 10 * precision * recall / (recall + 9 * precision) * (1 - 0.5 * (chunks / len(matched)) ** 3)
 
 

@@ -60,7 +60,7 @@ def timed(work: Callable[[], object], repeats: int, warm: bool = True) -> float:
 
 def free(decoder: ReportDecoder, image: Tensor, rows: int, tokens: int) -> Tensor:
     """The likeliest piece each time, whatever it is; the image's keys and values once for all rows."""
-    pairs = [layer.told(decoder.image(image)) for layer in decoder.layers]      # type: ignore[operator]
+    pairs = [layer.told(decoder.image(image)) for layer in decoder.layers]      # type: ignore[operator]  # a ModuleList holds Modules
     memory = Memory([keys[0] for keys, _ in pairs], [values[0] for _, values in pairs], {})
     batch = Batch(decoder, rows)
     batch.tell_of([memory] * rows)

@@ -174,7 +174,7 @@ def random_finding(code_id: str, code: str, present: bool, chance: Random) -> Fi
     def now_and_then(allowed: bool, share: float) -> bool:
         return allowed and chance.random() < share
 
-    return Finding(code_id, code, row.label, True, 0.9, side=chance.choice((None, *row.side)),      # type: ignore[arg-type]
+    return Finding(code_id, code, row.label, True, 0.9, side=chance.choice((None, *row.side)),      # type: ignore[arg-type]  # the table's sides are those of Side
                    region=chance.choice(REGIONS) if now_and_then(bool(row.side) and code != "midline_shift", 0.3) else "",
                    size_mm=round(chance.uniform(0.5, 90), 1) if now_and_then(row.size, 0.7) else None,
                    volume_ml=round(chance.uniform(0.5, 90), 1) if now_and_then(row.volume, 0.7) else None,

@@ -85,7 +85,7 @@ class LimitedHandler(RequestHandler):
 
     def _create_association(self) -> Association:
         association = super()._create_association()
-        association.dul.socket.recv = partial(receive, self.request)        # type: ignore[method-assign,union-attr]
+        association.dul.socket.recv = partial(receive, self.request)        # type: ignore[method-assign,union-attr]  # pynetdicom has no other place for it
         association.dimse = LimitedMessages(association)
         return association
 

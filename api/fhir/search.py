@@ -90,11 +90,11 @@ def condition(query: Query, kind: str, how: str, column: str, name: str, value: 
         query.statuses |= asked
         narrow(place, column, sorted({state for code in asked for state in STATES[kind].get(code, ())}))
         if kind == "ServiceRequest" and "on-hold" not in asked:
-            narrow(query.equal, "held", [False])        # type: ignore[list-item]
+            narrow(query.equal, "held", [False])        # type: ignore[list-item]  # equal holds words; held is a boolean
         elif kind == "ServiceRequest" and "active" not in asked:
             if "revoked" in asked:              # which is never on hold
                 raise InputError(f"{name} can name on-hold alone, or beside active; ask for revoked by itself")
-            narrow(query.equal, "held", [True])         # type: ignore[list-item]
+            narrow(query.equal, "held", [True])         # type: ignore[list-item]  # likewise
     elif how == "time":
         query.ranges += time_ranges(column, name, value)
     elif how == "date":

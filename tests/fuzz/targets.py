@@ -88,7 +88,7 @@ def multipart(data: bytes) -> None:
     head, _, body = data.partition(b"\n")
 
     async def take(step: int) -> list[bytes]:
-        return [part async for _, part in parts(Body(head, body, step), kind)]  # type: ignore[arg-type]
+        return [part async for _, part in parts(Body(head, body, step), kind)]  # type: ignore[arg-type]  # what of a Request it uses
 
     async def take_all(step: int) -> list[bytes] | str:
         try:
