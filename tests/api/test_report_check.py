@@ -2,13 +2,14 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import httpx
 import pytest
 import uvicorn
 
 from api.app import create_app
-from api.report_steps import sections_of
+from api.report_steps import has_prior, sections_of
 from api.settings import Settings
 from api.store import Store
 from data.errors import InputError
@@ -173,3 +174,11 @@ def test_a_whole_report_is_taken_apart_by_its_headings():
     assert sections_of("No haemorrhage.") == {"findings": "No haemorrhage."}
     with pytest.raises(InputError):
         sections_of("FINDINGS:\n")
+
+
+@pytest.mark.parametrize(("date", "arrived", "expected"), [("20260101", "2026-01-01T09:00", True), ("20260101", "2026-01-01T11:00", False),
+                                                           ("20251231", "2026-01-01T11:00", True), ("20260102", "2026-01-01T09:00", False)])
+def test_a_study_of_the_same_day_is_earlier_only_if_it_came_earlier(date, arrived, expected):
+    mine = {"id": "1", "patient_id": "X1", "date": "20260101", "arrived": "2026-01-01T10:00"}
+    kept = SimpleNamespace(find=lambda *_, **__: [mine, {"id": "2", "date": date, "arrived": arrived}])
+    assert has_prior(kept, mine) is expected

@@ -92,3 +92,11 @@ def test_months_and_years_are_the_same_age():
 @pytest.mark.parametrize("text", ["", "\r\n", "[", "no no no", "left", "4.5 cm", "x" * 2000])
 def test_no_text_breaks_it(text):
     check_report({"findings": text, "impression": text, "comparison": text}, ASKED)
+
+
+@pytest.mark.parametrize(("order", "stops"), [("known right haematoma", True), ("history of right ICH, growing?", True),
+                                              ("known left haematoma", False), ("known right meningioma", False)])
+def test_a_side_is_compared_with_that_of_the_same_thing_by_a_wider_name(order, stops):
+    text = "Left intraparenchymal haemorrhage of 94.7 mL."
+    found = check_report({"findings": text, "impression": text}, Asked(Order(text=order)))
+    assert ("side_order" in {row.code for row in found}) is stops
