@@ -1,7 +1,9 @@
 """A proxy between two peers that does what networks do: splits, delays, stalls, cuts, and goes silent."""
 import contextlib
 import random
+import select
 import socket
+import struct
 import threading
 import time
 
@@ -31,28 +33,32 @@ class Chaos:
                 except OSError:
                     near.close()
                     continue
-                count = [0]
-                for here, there in ((near, far), (far, near)):
-                    here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    threading.Thread(target=self._pass, args=(here, there, manner, count), daemon=True).start()
+                threading.Thread(target=self._pass, args=(near, far, manner), daemon=True).start()
 
-    def _pass(self, here, there, manner, count):
-        with contextlib.suppress(OSError):
-            while data := here.recv(65536):
-                for at in range(0, len(data), manner["pieces"]):
-                    piece = data[at:at + manner["pieces"]]
-                    count[0] += len(piece)
-                    if manner["silent_after"] is not None and count[0] > manner["silent_after"]:
-                        time.sleep(3600)
-                    if manner["cut_after"] is not None and count[0] > manner["cut_after"]:
-                        for end in (here, there):       # RST, in the middle of whatever it was
-                            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                            end.close()
-                        return
-                    time.sleep(manner["delay_s"])
-                    there.sendall(piece)
-        with contextlib.suppress(OSError):
-            there.shutdown(socket.SHUT_WR)
+    def _pass(self, near, far, manner):
+        """One thread for both directions: a socket that another thread waits on is not reset when it is closed."""
+        passed, other = 0, {near: far, far: near}
+        open_ends = {near, far}
+        with near, far, contextlib.suppress(OSError):
+            for end in other:
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while open_ends:
+                for here in select.select(list(open_ends), [], [])[0]:
+                    data = here.recv(65536)
+                    if not data:
+                        open_ends.remove(here)
+                        other[here].shutdown(socket.SHUT_WR)
+                    for at in range(0, len(data), manner["pieces"]):
+                        piece = data[at:at + manner["pieces"]]
+                        passed += len(piece)
+                        if manner["silent_after"] is not None and passed > manner["silent_after"]:
+                            time.sleep(3600)
+                        if manner["cut_after"] is not None and passed > manner["cut_after"]:
+                            for end in other:           # RST, in the middle of whatever it was
+                                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                            return
+                        time.sleep(manner["delay_s"])
+                        other[here].sendall(piece)
 
     def close(self):
         self.server.close()

@@ -63,7 +63,7 @@ def requests_of(call: Resource) -> list[Resource]:
     found = [row for row in entries(context["draftOrders"]) if row.get("resourceType") == "ServiceRequest"]
     if call["hook"] == "order-select" and isinstance(context.get("selections"), list):
         chosen = {text.rpartition("ServiceRequest/")[2] for text in context["selections"] if isinstance(text, str) and "ServiceRequest/" in text}
-        found = [row for row in found if row.get("id") in chosen]
+        found = [row for row in found if words(row, "id") in chosen]
     return found[:ORDERS_MAX]
 
 

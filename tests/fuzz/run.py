@@ -1,5 +1,7 @@
 """`python -m tests.fuzz.run [TARGET ...] --seconds N`: each target for N seconds from its kept corpus; an input that breaks it is kept and named.
 
+`--runs N --seed K` instead tries the same N inputs each time, for a test that must not change its mind while the code stays the same.
+
 With atheris (Linux, Python up to 3.13) coverage leads the changes; without it they are random, and each line says which. The DICOM target is always
 random: under atheris its process ends in the middle of a kept input, at another place each time; why is not known.
 """
@@ -26,16 +28,19 @@ def main() -> int:
     names = sorted(path.name for path in CORPUS.iterdir())
     parser.add_argument("targets", nargs="*", choices=[[], *names], metavar="TARGET", help=", ".join(names))
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--runs", type=int, default=0, help="inputs instead of seconds")
+    parser.add_argument("--seed", type=int, default=0, help="0: another one each time")
     parser.add_argument("--random", action="store_true", help="without atheris, even where it is installed")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     found = find_spec("atheris") is not None and not asked.random
     if asked.inside:
-        (guide if found and asked.targets[0] not in RANDOM else wander)(asked.targets[0], asked.seconds)
+        (guide if found and asked.targets[0] not in RANDOM else wander)(asked.targets[0], asked.seconds, asked.runs, asked.seed)
         return 0
     failed = []
     for name in asked.targets or names:
-        words = [sys.executable, "-m", "tests.fuzz.run", name, "--inside", "--seconds", str(asked.seconds), *(["--random"] if asked.random else [])]
+        words = [sys.executable, "-m", "tests.fuzz.run", name, "--inside", "--seconds", str(asked.seconds), "--runs", str(asked.runs),
+                 "--seed", str(asked.seed), *(["--random"] if asked.random else [])]
         try:
             done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=5 * asked.seconds + HUNG_S)
         except subprocess.TimeoutExpired:
@@ -52,7 +57,7 @@ def main() -> int:
     return len(failed)
 
 
-def guide(name: str, seconds: int) -> None:
+def guide(name: str, seconds: int, runs: int, seed: int) -> None:
     """Never returns: libFuzzer ends the process, with 0 when nothing was found."""
     import atheris
 
@@ -65,24 +70,25 @@ def guide(name: str, seconds: int) -> None:
     for path in (CORPUS / name).iterdir():
         one(name, path.read_bytes())    # what is imported on first use is imported before libFuzzer watches
     FOUND.mkdir(exist_ok=True)
-    atheris.Setup(["fuzz", f"-max_total_time={seconds}", f"-max_len={LENGTH_MAX}", f"-rss_limit_mb={MEMORY_MB}", "-timeout=0",
+    atheris.Setup(["fuzz", f"-runs={runs}" if runs else f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={LENGTH_MAX}",
+                   f"-rss_limit_mb={MEMORY_MB}", "-timeout=0",
                    f"-artifact_prefix={FOUND}/{name}-", tempfile.mkdtemp(prefix="wetread-fuzz-"), str(CORPUS / name)],
                  lambda data: timed(one, name, data))
     atheris.Fuzz()
 
 
-def wander(name: str, seconds: int) -> None:
+def wander(name: str, seconds: int, runs: int, seed: int) -> None:
     """Kept inputs with bytes changed, cut, doubled and put together, from a seed that is printed when one breaks the target."""
     from tests.fuzz.targets import one
 
     faulthandler.enable()
     seeds = [path.read_bytes() for path in sorted((CORPUS / name).iterdir())]
-    seed, count, until = time.time_ns(), 0, time.monotonic() + seconds
+    seed, count, until = seed or time.time_ns(), 0, time.monotonic() + seconds
     draw = random.Random(seed)
     FOUND.mkdir(exist_ok=True)
     tried = FOUND / f"{name}-{seed}"
     print(f"the input that is tried stands in {tried}", file=sys.stderr)
-    while time.monotonic() < until:
+    while count < runs if runs else time.monotonic() < until:
         data = bytearray(draw.choice(seeds))
         for _ in range(draw.randint(1, 8)):
             change(data, draw, seeds)
