@@ -81,7 +81,7 @@ jobs = Table(
     Column("fence", Integer, nullable=False, server_default="0"),       # raised by every lease
     Column("reason", Words, nullable=False, server_default=""),
     Column("updated", Text, nullable=False),
-    Index("jobs_due", "state", "not_before", "id"),
+    Index("jobs_due", "state", "kind", "not_before", "id"),
 )
 
 patients = Table(

@@ -31,7 +31,7 @@ from data.errors import InputError, NotFound, StateError, StoreError, StoreFull
 
 log = logging.getLogger("wetread.store")
 
-HEAD = "0006"               # the newest revision in api/migrations/versions
+HEAD = "0007"               # the newest revision in api/migrations/versions
 BUSY_TIMEOUT_S = 10.0
 BATCH = 512                 # messages one transaction takes; beyond it latency grows and nothing is gained
 LINGER_S = 0.005            # between two messages of a feed under load
@@ -315,15 +315,16 @@ class Store:
 
     def due(self, kinds: Sequence[str], suspect: bool = False) -> bool:
         """Whether a job waits; a reader locks nobody out, and most polls find nothing."""
-        if not kinds:
-            return False
-        with self.read() as tx:
-            return tx.connection.execute(due_jobs(kinds, suspect).limit(1)).first() is not None
+        return bool(self.due_kinds(kinds, suspect, 1))
 
-    def due_kinds(self, kinds: Sequence[str], suspect: bool = False) -> list[str]:
-        """Those of `kinds` of which a job waits."""
+    def due_kinds(self, kinds: Sequence[str], suspect: bool = False, most: int | None = None) -> list[str]:
+        """Those of `kinds` of which a job waits, the first `most` of them."""
+        found: list[str] = []
         with self.read() as tx:
-            return list(tx.connection.execute(due_jobs(kinds, suspect).with_only_columns(TABLES["jobs"].c.kind).order_by(None).distinct()).scalars())
+            for kind in kinds:
+                if len(found) != most and tx.connection.execute(due_jobs(kind, suspect).limit(1)).first() is not None:
+                    found.append(kind)
+        return found
 
     def lease(self, kinds: Sequence[str], limit: int = 1, lease_s: float = LEASE_S, suspect: bool = False) -> list[Job]:
         """Take due jobs for `lease_s` seconds, longest waiting first; each lease raises the job's fence.
@@ -333,9 +334,10 @@ class Store:
         jobs = TABLES["jobs"]
         if not self.due(kinds, suspect):
             return []
-        due = due_jobs(kinds, suspect).limit(limit)
         with self.write() as tx:
-            taken = sa.update(jobs).where(jobs.c.id.in_(due.with_for_update(skip_locked=True).scalar_subquery()))
+            due = [row for kind in kinds for row in tx.connection.execute(due_jobs(kind, suspect).limit(limit).with_for_update(skip_locked=True))]
+            first = sorted(due, key=lambda row: (row.not_before, row.id))[:limit]
+            taken = sa.update(jobs).where(jobs.c.id.in_([row.id for row in first]))
             taken = taken.values(state="leased", fence=jobs.c.fence + 1, lease_until=later(lease_s), updated=now())
             columns = ("id", "kind", "key", "payload", "fence", "tries")
             rows = tx.connection.execute(taken.returning(*(jobs.c[name] for name in columns), jobs.c.not_before)).mappings().all()
@@ -754,10 +756,12 @@ def tell(pairs: list[tuple[Callable[[Kept | StoreError], None], Kept | StoreErro
 # -- helpers ---------------------------------------------------------------------------------------------------------
 
 
-def due_jobs(kinds: Sequence[str], suspect: bool) -> Any:
+def due_jobs(kind: str, suspect: bool) -> Any:
+    """Of one kind, longest waiting first: in the order of the index jobs_due, so that it costs no more with 100,000 jobs of other kinds before it."""
     jobs = TABLES["jobs"]
-    query = sa.select(jobs.c.id).where(jobs.c.state == "queued", jobs.c.not_before <= now(), jobs.c.kind.in_(list(kinds)),
-                                       jobs.c.reason.in_(SUSPECT) if suspect else jobs.c.reason.not_in(SUSPECT))
+    query = sa.select(jobs.c.id, jobs.c.not_before).where(
+        jobs.c.state == "queued", jobs.c.kind == kind, jobs.c.not_before <= now(),
+        jobs.c.reason.in_(SUSPECT) if suspect else jobs.c.reason.not_in(SUSPECT))
     return query.order_by(jobs.c.not_before, jobs.c.id)
 
 

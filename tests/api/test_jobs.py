@@ -6,7 +6,7 @@ import pytest
 
 from api.board import Board
 from api.jobs import Dead, Fenced, Later, Worker, replay
-from api.store import DIED, HUNG, LOST_MAX, later, now
+from api.store import DIED, HUNG, LOST_MAX, due_jobs, later, now
 from data.errors import ModelError, StateError, StoreFull
 
 
@@ -55,6 +55,25 @@ def test_only_kinds_asked_for_and_only_what_is_due_is_leased(store):
     ask(store, "b", kind="draft")
     assert store.lease(["suggest"]) == []
     assert [job.key for job in store.lease(["suggest", "draft"], 5)] == ["b"]
+
+
+def test_of_several_kinds_those_that_wait_longest_are_leased(store):
+    for key, kind, day in (("b1", "study", 2), ("a1", "message", 3), ("b2", "study", 1)):
+        ask(store, key, kind=kind, not_before=f"2020-01-0{day}T00:00:00.000Z")
+    assert store.due_kinds(["message", "draft", "study"]) == ["message", "study"]
+    assert [job.key for job in store.lease(["message", "study"], 2)] == ["b2", "b1"]
+    assert [job.key for job in store.lease(["message", "study"], 2)] == ["a1"]
+
+
+def test_due_jobs_are_found_by_their_kind_without_reading_those_of_others(store):
+    """100,000 messages waiting must not be read through each time a worker asks for a study to draft."""
+    query = str(due_jobs("study", False).limit(1).compile(store.engine, compile_kwargs={"literal_binds": True}))
+    explain = "EXPLAIN QUERY PLAN " if store.engine.dialect.name == "sqlite" else "EXPLAIN "
+    with store.engine.begin() as connection:
+        if store.engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")        # of so few rows it would read them all
+        plan = " ".join(str(row) for row in connection.exec_driver_sql(explain + query))
+    assert "jobs_due" in plan and ("kind=?" in plan or "kind = 'study'" in plan) and "Filter: (kind" not in plan, plan
 
 
 def test_a_worker_that_lost_its_lease_commits_nothing(store):
