@@ -11,6 +11,7 @@ from typing import Any
 
 from data.errors import InputError
 
+CLOCK = ("minutes", "frozen")       # options of the heads' training that one of these takes too
 # name -> (training program, evaluation program, what `size` is called in each, options the programs do not take)
 MODELS: dict[str, tuple[str, str, str, str, tuple[str, ...]]] = {
     "protocol": ("nlp.train_protocol", "nlp.evaluate_protocol", "", "", ("size", "pictures", "epochs")),
@@ -33,9 +34,9 @@ def train_model(name: str, out: Path, **options: Any) -> None:
     program, _, size_name, _, _ = row_of(name)
     if not program:
         raise InputError(f"{name} has nothing to train; run `wetread evaluate {name}`")
-    options = {k: v for k, v in options.items() if k not in ("minutes", "frozen", "real", "workers") or v}
-    for option in ("minutes", "frozen", "real", "workers"):
-        if option in options:
+    options = {k: v for k, v in options.items() if k not in (*CLOCK, "real", "workers") or v}
+    for option in (*CLOCK, "real", "workers"):
+        if option in options and not (name == "findings" and option in CLOCK):
             raise InputError(f"--{option} has no meaning for {name}; leave it out")
     taken = ("pictures",) if name == "report" else ("size", "pictures") if name == "protocol" else ()
     import_module(program).main(out=out, report=reporter(), **given(name, options, size_name, taken))

