@@ -61,7 +61,7 @@ class OrderSteps:
                     when = event_time(getattr(record, "event_time", ""), sent, site.time_zone)
                     self._place(tx, record, key, message.sender, when, sent, int(row["id"]), f"{row['id']}:{n}")
                 elif isinstance(record, PatientUpdate):
-                    if know_patient(tx, record.patient, event_time(record.event_time, sent, site.time_zone), int(row["id"])):
+                    if know_patient(tx, record.patient, event_time(record.event_time, sent, site.time_zone), int(row["id"]), record.deleted):
                         refresh(tx, surviving_id(tx, record.patient.id))
                 elif isinstance(record, PatientMerge):
                     refresh(tx, merge(tx, record, event_time(record.event_time, sent, site.time_zone), int(row["id"])))

@@ -34,10 +34,11 @@ def patient_now(tx: Tx, id: str) -> Patient:
     return Patient(**{name: statement[1] for name, statement in known.items()}, id=root)
 
 
-def know_patient(tx: Tx, patient: Patient, when: str, number: int) -> bool:
-    """Keep what an event says under the identifier it names; True when the patient is known otherwise than before."""
+def know_patient(tx: Tx, patient: Patient, when: str, number: int, deleted: tuple[str, ...] = ()) -> bool:
+    """Keep what an event says, and says is no longer so, under the identifier it names; True when the patient is known otherwise than before."""
     stamp = f"{when}|{number:012d}"
-    said: Known = {name: [stamp, value] for name, value in as_json(patient).items() if name != "id" and value and (name, value) != ("sex", "U")}
+    said: Known = {name: [stamp, getattr(Patient(), name)] for name in deleted}
+    said |= {name: [stamp, value] for name, value in as_json(patient).items() if name != "id" and value and (name, value) != ("sex", "U")}
     if tx.add("patients", id=patient.id, record=as_json(patient), event_time=when, known=said):
         return False
     row = tx.one("patients", id=patient.id, lock=True)

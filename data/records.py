@@ -236,6 +236,7 @@ class PatientUpdate:
 
     patient: Patient
     event_time: str             # HL7 DTM as sent
+    deleted: tuple[str, ...] = ()       # what is no longer known: name, birth_date, sex
 
 
 @dataclass(frozen=True)

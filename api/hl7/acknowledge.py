@@ -42,6 +42,7 @@ def glance(raw: bytes, now: str) -> Reception | None:
     if kind not in CHECKS or not control_id:
         return None
     opened = asked = 0
+    named = False
     for line in lines[1:]:
         if line.startswith("ORC|"):
             if opened != asked or line[4:7] != "NW|":
@@ -52,7 +53,9 @@ def glance(raw: bytes, now: str) -> Reception | None:
             if opened != asked + 1 or not any(LETTERS.search(said) for said in fields[13:32:18]):     # OBR-13, OBR-31
                 return None
             asked += 1
-    if not asked or opened != asked:
+        elif line.startswith("PID|"):
+            named = LETTER_OR_DIGIT.match(line.split("|", 4)[3] if line.count("|") > 2 else "") is not None
+    if not named or not asked or opened != asked:
         return None
     event = kind.partition("^")[2]
     ack = ack_text("|^~\\&", [head[4], head[5], head[2], head[3]], "AA", control_id, event, now, None, head[17] if len(head) > 17 else "",
@@ -60,6 +63,7 @@ def glance(raw: bytes, now: str) -> Reception | None:
     return Reception(ack.encode(), f"{head[2]}|{head[3]}", control_id, kind, True, "")
 
 
+LETTER_OR_DIGIT = re.compile(r"[A-Za-z0-9]")
 LETTERS = re.compile(r"[A-Za-z]{2}")
 
 

@@ -97,8 +97,10 @@ def usable_groups(message: Message) -> list[tuple[Control, Group]]:
 
 
 def asked_orders(message: Message) -> None:
-    """Before the acknowledgement: raises as imaging_orders does, at a tenth of its cost, and OrderRejected without a clinical question."""
+    """Before the acknowledgement: raises as imaging_orders does, at a tenth of its cost; OrderRejected where no patient or no question is named."""
     for control, group in usable_groups(message):
+        if control == "new" and not identifier(message, "PID-3"):
+            raise OrderRejected("PID-3 (Patient Identifier List) is empty; send the identifier that the patient's images will carry")
         if control == "new" and not (message.text("OBR-31", group.obr) or order_text(message, group)):
             raise OrderRejected("OBR-31 (Reason for Study) is empty, and so are OBR-13, NTE and OBX; send the clinical question there")
 
@@ -110,7 +112,10 @@ def patient_update(message: Message) -> tuple[PatientUpdate, ...]:
         return ()                   # an admission of somebody whom no order can name
     if not patient.id:
         raise MessageRefused("PID-3 (Patient Identifier List) is empty; send the identifier the orders carry")
-    return (PatientUpdate(patient, event_time(message)),)
+    return (PatientUpdate(patient, event_time(message), tuple(name for name, path in DEMOGRAPHICS.items() if message.deletes(path))),)
+
+
+DEMOGRAPHICS = {"name": "PID-5", "birth_date": "PID-7", "sex": "PID-8"}
 
 
 def patient_merge(message: Message) -> tuple[PatientMerge, ...]:
@@ -171,7 +176,7 @@ def first(message: Message, group: Group, *paths: str) -> str:
     for path in paths:
         segment = group.orc if path.startswith("ORC") else group.obr
         value = message.get(path, segment).strip() if segment else ""
-        if value and value != '""':
+        if value:
             return value
     return ""
 
@@ -264,9 +269,10 @@ def patient_of(message: Message, segment: Segment | None = None) -> Patient:
 
 
 def identifier(message: Message, path: str, segment: Segment | None = None) -> str:
-    """Of several identifiers the medical record number (type MR), else the first."""
+    """Of several identifiers the medical record number (type MR), else the first that is one."""
     found = list(zip(message.repetitions(f"{path}.1", segment), message.repetitions(f"{path}.5", segment), strict=False))
-    return next((number for number, kind in found if kind == "MR" and number), found[0][0] if found else "")
+    numbers = [(number, kind) for number, kind in found if any(letter.isalnum() for letter in number)]
+    return next((number for number, kind in numbers if kind == "MR"), numbers[0][0] if numbers else "")
 
 
 def person_name(message: Message, segment: Segment | None) -> str:

@@ -65,11 +65,17 @@ class Message:
         return [self.part(value, numbers) for value in segment.fields[numbers[0]].split(self.separators[2])]
 
     def part(self, value: str, numbers: tuple[int, ...]) -> str:
-        """The component, or subcomponent, that `numbers` name after the field, unescaped."""
+        """The component, or subcomponent, that `numbers` name after the field, unescaped; of one to delete nothing."""
         for number, separator in zip(numbers[1:], (self.separators[1], self.separators[4]), strict=False):
             parts = value.split(separator, number)
             value = parts[number - 1] if number <= len(parts) else ""
-        return unescape(value, self.separators)
+        return "" if value == DELETE else unescape(value, self.separators)
+
+    def deletes(self, path: str, segment: Segment | None = None) -> bool:
+        """Whether the field says that what is known of it is to go (2.5.1 section 2.5.3)."""
+        name, numbers = address(path)
+        segment = segment or self.firsts.get(name)
+        return segment is not None and numbers[0] < len(segment.fields) and segment.fields[numbers[0]].strip() == DELETE
 
     def text(self, path: str, segment: Segment | None = None) -> str:
         """A whole field as words: repetitions by ;, components by blanks; `""` (delete) is empty. Unescaped last."""
@@ -84,7 +90,7 @@ class Message:
             if len(numbers) > 1:
                 parts = parts[numbers[1] - 1:numbers[1]]
             words = [unescape(p, self.separators).strip() for part in parts for p in part.split(subcomponent)]
-            said.append(" ".join(w for w in words if w and w != '""'))
+            said.append(" ".join(w for w in words if w and w != DELETE))
         return "; ".join(s for s in said if s)
 
 
@@ -215,4 +221,5 @@ def escape_text(text: str, separators: str = "|^~\\&") -> str:
     return "".join(said)
 
 
+DELETE = '""'
 LINE_ENDS = "\x7f\x85\u2028\u2029"

@@ -18,6 +18,7 @@ def test_a_plain_order_is_answered_at_a_glance_and_alike():
 
 
 SPOILED = {
+    "no patient": ORDER.replace("7^^^H^MR", ""), "a deleting patient": ORDER.replace("7^^^H^MR", '""'), "no PID": ORDER.replace("PID|", "PIZ|"),
     "no question": ORDER.replace("headache", "").replace("seizure", ""),
     "a deleting question": ORDER.replace("seizure", '""').replace("headache", '""'),
     "an unknown control": ORDER.replace("ORC|NW", "ORC|ZZ"), "a cancel": ORDER.replace("ORC|NW", "ORC|CA"), "no OBR": ORDER.replace("OBR|", "OBZ|"),

@@ -199,6 +199,22 @@ def test_each_merge_of_a_message_goes_with_the_patient_before_it(sqlite_template
     assert [row[3]["patient"]["id"] for row in rows] == ["Y1", "Z1"]
 
 
+@pytest.mark.parametrize("later", [False, True])
+def test_what_a_patients_update_deletes_is_no_longer_known_unless_something_newer_says_it(sqlite_template, later):
+    deletes = adt("A08", "X1", "20261124090000", born='""') + '""'      # PID-7, PID-8
+    again = adt("A08", "X1", "20261124100000", born="19600102")
+    (row,) = end_of(sqlite_template, [NEW, *([again] if later else []), deletes])
+    patient = row[3]["patient"]
+    assert (patient["name"], patient["birth_date"], patient["sex"]) == ("Muster^Erika", "19600102" if later else "", "U")
+
+
+def test_two_quotes_anywhere_else_are_nothing_and_never_a_value(sqlite_template):
+    raw = NEW.replace("Muster^Erika", '""').replace("|F\r", '|""\r') + '\rAL1|1||""\rNTE|1||""'
+    (row,) = end_of(sqlite_template, [raw])
+    assert row[3]["patient"] == {"id": "X1", "name": "", "birth_date": "19600101", "sex": "U"}
+    assert row[3]["facts"]["allergies"] == [] and '""' not in str(row[3])
+
+
 def test_a_site_in_another_time_zone_is_read_in_its_own(store, settings):
     from dataclasses import replace
 

@@ -21,7 +21,7 @@ def labelled(codec):
 HOSTILE = {
     "1600 OBX": (PLAIN + b"".join(b"OBX|%d|TX|X^note||line %d\r" % (n, n) for n in range(1600)), "AA"),
     "16000 components": (PLAIN.replace(b"|7|", b"|" + b"^".join(b"c%d" % n for n in range(16_000)) + b"|"), "AA"),
-    "separators alone": (PLAIN.replace(b"|7|", b"|" + b"~&^" * 100_000 + b"7|"), "AA"),
+    "separators alone": (PLAIN.replace(b"|7|", b"|" + b"~&^" * 100_000 + b"7|"), "AE"),       # and so no identifier
     "5 MB": (PLAIN + b"OBX|1|TX|X||" + b"x" * 5_000_000 + b"\r", "AA"),
     "escapes that do not end": (PLAIN + b"NTE|1||\\" * 20_000 + b"\r", "AA"),
     "broken lines": (PLAIN + b"ZZZ" + b"|" * 100_000 + b"\r" + b"broken\r" * (LINES_MAX - 100), "AA"),
