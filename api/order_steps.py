@@ -434,15 +434,22 @@ def how_far(steps: set[str], said: str) -> str:
     return said if not done or said == COMPLETED else done
 
 
+WORKED_ON = ["draft", "preliminary", "final", "amended"]      # drafts that were not withdrawn
 # -- orders and studies ----------------------------------------------------------------------------------------------
 
 
 def link_studies(tx: Tx, order_id: str, order: Order) -> None:
-    """Studies that came before their order."""
+    """Studies that came before their order; one that was drafted without its question is drafted again, unless somebody took the draft up."""
     for column, value in (("accession_number", order.accession_number), ("id", order.study_instance_uid)):
-        for study in tx.find("studies", order_id=None, **{column: value}) if value else ():
-            if same_patient(tx, study["patient_id"], order.patient.id):
-                tx.change("studies", {"id": study["id"]}, order_id=order_id)
+        for study in tx.find("studies", order_id=None, lock=True, **{column: value}) if value else ():
+            if not same_patient(tx, study["patient_id"], order.patient.id):
+                continue
+            values: dict[str, Any] = {"order_id": order_id}
+            untouched = all(draft["version"] == 1 for draft in tx.find("drafts", study_id=study["id"], status=WORKED_ON, columns=("version",)))
+            if study["state"] in ("complete", "drafted", "refused") and untouched:
+                values |= {"revision": study["revision"] + 1, "state": "complete", "updated": now()}
+                tx.enqueue("draft", f"draft:{study['id']}:{values['revision']}", {"study_id": study["id"], "revision": values["revision"]})
+            tx.change("studies", {"id": study["id"]}, **values)
 
 
 def order_of_study(tx: Tx, accession_number: str, study_uid: str, patient_id: str) -> str | None:

@@ -474,6 +474,32 @@ def test_a_study_finds_its_order_whichever_comes_first_and_never_another_patient
     assert drafted(desk, study="1.2.5", patient="OTHER")["order"] is None
 
 
+class AskingReporter(CountingReporter):
+    def draft(self, images, order):
+        draft, masks = super().draft(images, order)
+        return replace(draft, sections={**draft.sections, "indication": order.text if order else ""}), masks
+
+
+def test_an_order_that_comes_after_the_images_gets_a_draft_that_knows_its_question(desk):
+    desk.reporter = AskingReporter()
+    first = drafted(desk, accession="A1")["draft"]
+    assert first["sections"]["indication"] == ""
+    receive(desk, order_message(accession="A1"))
+    study = desk.study("1.2.3")
+    assert study["draft"]["sections"]["indication"] == study["order"]["order"]["text"] != ""
+    assert (study["state"], study["draft"]["status"], desk.draft(first["id"])["status"]) == ("drafted", "draft", "cancelled")
+
+
+@pytest.mark.parametrize("step", ["edit_draft", "make_preliminary", "sign_draft"])
+def test_an_order_that_comes_late_takes_no_draft_from_who_works_on_it(desk, step):
+    desk.reporter = AskingReporter()
+    first = drafted(desk, accession="A1")["draft"]
+    getattr(desk, step)(first["id"], *([{"impression": "No bleed."}] if step == "edit_draft" else []), "anna", 1)
+    receive(desk, order_message(accession="A1"))
+    study = desk.study("1.2.3")
+    assert study["order"] and [draft["id"] for draft in study["drafts"]] == [first["id"]] and study["draft"]["version"] == 2
+
+
 def test_the_reading_list_goes_by_urgency_then_arrival_and_ends_with_the_signed(desk):
     receive(desk, order_message(accession="A9", priority="S"))
     drafted(desk, study="1.2.1", accession="")
