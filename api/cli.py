@@ -138,7 +138,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder for the model, its card and checkpoints; not with --from-store.")] = None,
     from_store: Annotated[bool, typer.Option("--from-store", help="protocol, report: learn from the desk's decisions or signatures.")] = False,
     data: Annotated[list[Path] | None, typer.Option(help="Your own material; default: what Wetread ships or simulates.")] = None,
-    base: Annotated[str | None, typer.Option(help="protocol: a Hugging Face model on disk or hub to start from; heads, findings: a model's folder.")] = None,
+    base: Annotated[str | None, typer.Option(help="protocol: a Hugging Face model, on disk or hub; heads, findings: a model's folder.")] = None,
     size: Annotated[int | None, typer.Option(help="findings, heads: simulated studies; report: sentences an epoch.")] = None,
     pictures: Annotated[Path | None, typer.Option(help="findings: a folder of real head CT pictures with labels.csv to mix in.")] = None,
     epochs: int | None = None,

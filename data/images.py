@@ -78,7 +78,7 @@ def read_nifti(path: Path, series: bool = False) -> Study:
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, gzip.BadGzipFile, EOFError, OSError, ValueError) as error:
         raise ImageError(f"{path.name} is no readable NIfTI ({type(error).__name__}); write it again from its source") from None
     if not np.isfinite(ras).all():
-        raise ImageError(f"{path.name} holds values that are no numbers; replace them by air")
+        raise ImageError(f"{path.name} holds values that are no numbers; replace them by the background (air: -1000 on CT, 0 on MR)")
     pixels = np.ascontiguousarray(ras[::-1, ::-1].T)
     columns, rows = shape[0], shape[1]
     # canonical NIfTI counts to the right and the front; (column, row, slice) count to the left and the back

@@ -60,8 +60,8 @@ def fill(sentence: str, finding: Finding) -> str:
     for slot in slots_of(finding):
         text = re.sub(rf"\b([Aa])n? {slot}", lambda m, slot=slot: article(m[1], finding, slot), text)      # type: ignore[misc]  # mypy cannot type a lambda's default
         text = text.replace(slot, value_of(finding, slot))
-    if finding.present and finding.count is not None:
-        text = agreeing(text, finding)
+    if finding.present:
+        text = agreeing(text, finding) if finding.count is not None else agreeing_with_noun(text, finding)
     text = re.sub(r"\b([Aa])n? (?=([a-z]))", lambda m: m[1] + ("n " if m[2] in "aeiou" else " "), text)
     text = text[:1].upper() + text[1:]
     return re.sub(r"(?<=\w)\.\.$", ".", text)
@@ -82,8 +82,22 @@ def agreeing(text: str, finding: Finding) -> str:
         text, found = re.subn(rf"\b{re.escape(noun)}\b", singular(noun) if one else plural(noun), text, flags=re.I)
         if found:
             break
-    verb = re.compile(r"(?<=\w) (?:is|are)(?= )|(?<=^There) (?:is|are)(?= )")
-    return verb.sub(" is" if one else " are", text)
+    return VERB.sub(" is" if one else " are", text)
+
+
+VERB = re.compile(r"(?<=\w) (?:is|are)(?= )")
+
+
+def agreeing_with_noun(text: str, finding: Finding) -> str:
+    """Blood products are, mass effect is and takes no article: a taught decoder now and then says otherwise."""
+    known = nouns_of(finding.code) if finding.code in wording()["nouns"] else ()
+    for spelt, kind in sorted(((spelt, kind) for name, kind, _ in known for spelt in (name, american(name))), key=lambda row: -len(row[0])):
+        if re.search(rf"\b{re.escape(spelt)}\b", text, re.I):
+            text = VERB.sub(" are" if kind == "many" else " is", text)
+            if kind != "one":
+                text = re.sub(rf"\b(?:a|an) (?=(?:[\w-]+ ){{0,2}}{re.escape(spelt)}\b)", "", text, flags=re.I)
+            break
+    return text
 
 
 @lru_cache

@@ -223,7 +223,7 @@ def check(head: Head, channels: Mapping[str, Volume], config: Mapping[str, Any])
             raise InputError(f"{name} holds {series} images, expected {head.series}: one without diffusion weighting "
                              f"and {head.series - 1} directions")
         if not np.isfinite(volume.pixels).all():
-            raise InputError(f"{name} holds NaN or infinity; replace them by air")
+            raise InputError(f"{name} holds NaN or infinity; replace them by the background (air: -1000 on CT, 0 on MR)")
         if float(volume.pixels.max()) <= float(volume.pixels.min()):
             raise InputError(f"{name} is empty: all its values are the same; send the series with its pixels")
         if volume.pixels.shape[-3:] != shape:

@@ -208,7 +208,8 @@ class Sender:
 
     def mark(self, row: dict[str, Any], state: str, reason: str, answer: bytes | None = None) -> None:
         with self.store.write() as tx:
-            tx.change("outbox", {"id": row["id"], "state": "queued"}, state=state, reason=reason, ack=answer, updated=now())
+            tx.change("outbox", {"id": row["id"], "state": "queued"}, state=state, reason=reason, ack=answer, updated=now(),
+                      tries=row["tries"] + (state != "superseded"))
 
     def outage(self, name: str, reason: str) -> Later:
         """Note that the destination does not take messages; one alert an outage, however long it lasts."""

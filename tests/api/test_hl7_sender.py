@@ -109,6 +109,7 @@ def test_a_refusal_is_a_dead_letter_at_once_and_what_follows_goes_on(outbox, cod
     box.put("W1", patient="X1")
     box.put("W2", patient="X1")
     assert box.run() == {"W1": "failed", "W2": "sent"} and receiver.got == ["W1", "W2"]
+    assert [row["tries"] for row in box.store.outbox_rows()] == [1, 1]
 
 
 def test_a_rejected_message_is_tried_again_while_others_pass_but_not_its_own_patients(outbox):

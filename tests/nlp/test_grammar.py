@@ -92,3 +92,14 @@ def test_an_age_that_the_graph_does_not_have_is_not_said():
     general = Finding("f1", "intracranial_haemorrhage", "intracranial haemorrhage", True, 0.9)
     assert not any("acute" in walk([one], "full", chance).lower() for one in (plain, general) for _ in range(30))
     assert nouns_of("acute_infarct")[0][0].startswith("acute")
+
+
+@pytest.mark.parametrize(("code", "sentence", "expected"), [
+    ("subdural_haemorrhage", "A <side> subdural blood products is seen.", "Left subdural blood products are seen."),
+    ("mass_effect", "A local mass effect is present on the <side>.", "Local mass effect is present on the left."),
+    ("mass", "An intracranial mass are seen on the <side>.", "An intracranial mass is seen on the left."),
+    ("postoperative_change", "There is <side> postsurgical changes.", "There are left postsurgical changes."),
+    ("subdural_haemorrhage", "There is a <side> subdural haematoma.", "There is a left subdural haematoma."),
+])
+def test_verb_and_article_agree_with_the_noun_whatever_a_decoder_wrote(code, sentence, expected):
+    assert fill(sentence, Finding("f1", code, code, True, 0.9, side="left", band="state")) == expected
