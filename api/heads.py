@@ -48,6 +48,8 @@ def findings_figures(name: str, card: dict[str, Any]) -> dict[str, Any]:
     """The rows that are parts of the head CT model, from its card."""
     simulated, folds = card.get("simulated, held-out heads", {}), card.get("picture net, five folds", {}).get("head_ct", {})
     if name == "ct_haemorrhage_outlines":
+        if "outlines" in card.get("simulated", {}):
+            return {"simulated": card["simulated"]["outlines"], "date": card.get("date", ""), "command": card.get("command", "")}
         dice = {f"dice {kind}": [value] for kind, value in simulated.get("dice", {}).items() if kind != "fracture"}
         return {"simulated": {"head": {"dice": [float(np.mean([v[0] for v in dice.values()]))], **dice}}} if dice else {}
     found: dict[str, Any] = {}

@@ -67,8 +67,7 @@ def evaluate_head(name: str, out: Path | None, **options: Any) -> dict[str, Any]
     for option in ("base", "epochs", "workers") if head.programs else ():
         if asked.pop(option, None):
             raise InputError(f"--{option} has no meaning for {name}; leave it out")
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    figures: dict[str, Any] = import_module(program).main(name, out=out, report=reporter(), date=date, **asked)
+    figures: dict[str, Any] = import_module(program).main(name, out=out, report=reporter(), date=today(), **asked)
     return figures
 
 
@@ -124,6 +123,8 @@ def evaluate_model(name: str, out: Path | None, **options: Any) -> dict[str, Any
             raise InputError(f"--{option} has no meaning for {name}; leave it out")
         options.pop(option, None)
     _, program, _, size_name, refused = row_of(name)
+    if name == "findings":
+        options |= {"date": today()}
     if name == "report":
         from api.bench_report import seconds_to_stored_draft
 
@@ -133,6 +134,10 @@ def evaluate_model(name: str, out: Path | None, **options: Any) -> dict[str, Any
                 keep_signed_reports(home)
     figures: dict[str, Any] = import_module(program).main(out=out, report=reporter(), **given(name, options, size_name, refused))
     return figures
+
+
+def today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def keep_signed_reports(home: Path) -> None:

@@ -1,12 +1,14 @@
 """Measure the findings model: fresh simulated studies through the whole path, real heads and pictures where given, floors beside it."""
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from data.errors import StudyRefused
 from data.images import open_study
@@ -14,29 +16,33 @@ from data.labelled_pictures import LabelledPicture, folds, read_labelled_picture
 from data.records import Finding, Study, Volume
 from data.simulator import TYPES, list_anatomies, simulate_head_ct
 from vision.findings import HEDGE, STATE, FindingModel, area_under, sigmoid
+from vision.metrics import bootstrap, dice
 from vision.picture_net import PictureNet
 from vision.train_findings import Slices, make_slices
 from vision.train_pictures import BODY_STEPS, FOLDS, HELD_OUT_FOLD, JUDGE_STEPS, Drawn, all_on_grid, learn_body, picture_logits, train_judge
 
 SIMULATED = 260         # studies that the picture nets of the folds learn from, as in training
+IN_TABLES = ("studies", "findings", "outlines")
+THRESHOLD = "50 to 90 HU"       # what a trivial method outlines
 LEAST_STACK = 17        # slices of 5 mm: less is refused as no whole head
 
 
 def main(data: Path | None = None, out: Path | None = None, studies: int = 60, seed: int = 500, device: str = "cpu", folder: Path | None = None,
          pictures: Path | None = None, anatomy: Path | None = None, report: Callable[..., None] = lambda *a, **k: None,
-         slices: Slices | None = None, learned: tuple[PictureNet, Drawn] | None = None) -> dict[str, Any]:
-    """Figures as a dict; with `out`, figures.json, card.md and a plot.
+         slices: Slices | None = None, learned: tuple[PictureNet, Drawn] | None = None, date: str = "") -> dict[str, Any]:
+    """Figures as a dict; with `out`, figures.json, card.md and a plot; weights that lie in `out` are those that are measured.
 
     Args:
         data: folder of real material as in train_findings; the picture net is trained anew without each fifth of it (minutes).
         slices, learned: simulated slices, and the picture net's body and features, where a caller has them already.
     """
-    model = FindingModel.load(folder, device)
+    model = FindingModel.load(folder or (out if out and (out / "model.safetensors").exists() else None), device)
     data = data or pictures
     data = Path(data) if data else None
     if anatomy is None and data and (data / "synthseg_labelmaps").is_dir():
         anatomy = data / "synthseg_labelmaps"
-    figures: dict[str, Any] = {"model": model.version, "simulated": on_simulated(model, studies, seed, anatomy, report)}
+    figures: dict[str, Any] = {"model": model.version, "date": date, "command": f"wetread evaluate findings --size {studies}"
+                               + (" --data ../shared/imaging" if data else ""), "simulated": on_simulated(model, studies, seed, anatomy, report)}
     if data is not None:
         figures["real heads without haemorrhage"] = on_real_volumes(model, real_volumes(data))
         figures |= on_real_pictures(model, data, device, report, anatomy, slices, learned)
@@ -70,9 +76,15 @@ def on_simulated(model: FindingModel, studies: int, seed: int, anatomy: Path | N
     rows: dict[str, list[tuple[float, bool, bool]]] = {}
     sides, volumes, shifts, stated, floor = [], [], [], [], []
     drafts: dict[str, dict[str, int]] = {"with haemorrhage": {}, "without haemorrhage": {}}
+    overlaps: dict[str, list[dict[str, float]]] = {"head": [], THRESHOLD: []}
     for i in range(studies):
         made = simulate_head_ct(seed * 100_000 + i, anatomy=heads[i % len(heads)] or None)
-        found = {f.code: f for f in model.find(made.study).findings}
+        answer = model.find(made.study)
+        found = {f.code: f for f in answer.findings}
+        bright = np.stack([ndimage.median_filter(plane, 3) for plane in made.volume.pixels])
+        for name, masks in (("head", answer.masks), (THRESHOLD, dict.fromkeys((f"{t}_haemorrhage" for t in TYPES), (bright > 50) & (bright < 90)))):
+            overlaps[name].append({t: dice(masks.get(f"{t}_haemorrhage", np.zeros_like(made.masks[t])), made.masks[t] > 0)
+                                   for t in TYPES if t in made.masks and made.masks[t].any()})
         for wanted in made.findings:
             got = found[wanted.code]
             rows.setdefault(wanted.code, []).append((got.probability, got.present, wanted.present))
@@ -101,12 +113,25 @@ def on_simulated(model: FindingModel, studies: int, seed: int, anatomy: Path | N
     bright, bleeding = (np.array(column, float) for column in zip(*floor, strict=True))
     pairs, moved = np.array(volumes or [(0, 0)], float), np.array(shifts)
     return result | {
+        "outlines": {"head": outlined(overlaps["head"]), "floors": {THRESHOLD: outlined(overlaps[THRESHOLD])}},
         "drafts": drafts,
         "side_accuracy": share(np.array(sides)), "stated_right": share(np.array(stated)),
         "volume_error_ml_median": round(float(np.median(np.abs(pairs[:, 0] - pairs[:, 1]))), 2),
         "shift_error_mm_mean": round(float(np.abs(moved[:, 0] - moved[:, 1]).mean()), 2),
         "shift_error_mm_constant_zero": round(float(moved[:, 1].mean()), 2),
         "floor_auc_bright_pixels": area_under(bright, bleeding)}
+
+
+def outlined(rows: list[dict[str, float]]) -> dict[str, list[float]]:
+    """Dice of each kind where it is there, drawn by study, and the mean over the kinds."""
+    kinds = [t for t in TYPES if any(t in row for row in rows)]
+
+    def mean_of(drawn: list[dict[str, float]], wanted: Sequence[str]) -> float:
+        each = [[row[t] for row in drawn if t in row] for t in wanted]
+        return float(np.mean([np.mean(values) for values in each if values])) if any(each) else float("nan")
+
+    wanted = {"dice": kinds, **{f"dice {t}": [t] for t in kinds}} if kinds else {}
+    return {name: [round(v, 4) for v in bootstrap(rows, partial(mean_of, wanted=some))] for name, some in wanted.items()}
 
 
 def on_real_volumes(model: FindingModel, studies: Sequence[Study]) -> dict[str, Any]:
@@ -219,7 +244,12 @@ def card(figures: dict[str, Any]) -> str:
              "| finding | cases | AUC | sensitivity | specificity | accuracy | always the commoner answer |", "|---|---|---|---|---|---|---|"]
     lines += [f"| {code.replace('_', ' ')} | {row['cases']} | {row['auc']} | {row['sensitivity']} | {row['specificity']} | {row['accuracy']} | "
               f"{row['floor_accuracy_constant']} |" for code, row in simulated["findings"].items()]
-    lines += ["", *(f"- {name.replace('_', ' ')}: {value}" for name, value in simulated.items() if name not in ("studies", "findings"))]
+    lines += ["", *(f"- {name.replace('_', ' ')}: {value}" for name, value in simulated.items() if name not in IN_TABLES)]
+    lines += ["", "## Outlines", "", "Dice where the kind is there, with its 95 % interval by study.", "",
+              f"| kind | model | {THRESHOLD} |", "|---|---|---|"]
+    floors = simulated["outlines"]["floors"][THRESHOLD]
+    lines += [f"| {name.removeprefix('dice ')} | {value[0]:.2f} [{value[1]:.2f}, {value[2]:.2f}] | {floors[name][0]:.2f} |"
+              for name, value in simulated["outlines"]["head"].items()]
     if "real heads without haemorrhage" in figures:
         lines += ["", "## Real heads without haemorrhage, used in no training", ""]
         lines += [f"- {name}: {row['said']} (p {row['probability']})" + (f", also said: {', '.join(row['also said'])}" if row["also said"] else "")
