@@ -11,7 +11,9 @@ from data.errors import ModelError, StudyRefused
 from data.images import open_study
 from data.records import Study, Volume
 from data.simulator import simulate_head_ct
-from vision.findings import PEAK_OF_MANY, FindingModel, choose_volume, peak
+from vision.findings import PEAK_OF_MANY, FindingModel, choose_volume, outline_bias, peak, run, whole_study
+from vision.train_findings import OUTLINES, Slices
+from vision.transforms import SIZE
 
 REAL = Path("/work/shared/imaging/head_ct_dicom")
 
@@ -113,3 +115,22 @@ def test_a_real_head_without_haemorrhage_is_never_called_bleeding(model):
 def test_a_missing_model_is_a_coded_error(tmp_path):
     with pytest.raises(ModelError):
         FindingModel.load(tmp_path / "none")
+
+
+def test_outlines_that_lie_too_low_are_lifted_by_what_the_held_out_studies_show():
+    class Timid(torch.nn.Module):
+        """Sees every outline where the picture is bright, but is never surer of it than one in four."""
+
+        def forward(self, images):
+            bright = (images[:, :1] > 0.5).float()
+            segment = (bright * 3.0 - 4.1).expand(-1, len(OUTLINES), -1, -1)
+            half = torch.zeros(len(images), 3, SIZE // 2, SIZE // 2)
+            return {"segment": segment, "classify": torch.zeros(len(images), 7), "midline": half}, half
+
+    hu, labels = np.full((4, SIZE, SIZE), 30, np.int16), np.zeros((4, SIZE, SIZE), np.uint8)
+    hu[:, 40:60, 40:60], labels[:, 40:60, 40:60] = 75, 1 + OUTLINES.index("subdural")
+    held = Slices(hu, labels, np.array([2, 2]), np.zeros(2), np.full(2, 5.0))
+    lifted = outline_bias(Timid(), held)
+    assert [value > 0 for value in lifted] == [name == "subdural" for name in OUTLINES]
+    raised = run(Timid(), whole_study(held, 0)[1], bias=lifted).outlines[:, OUTLINES.index("subdural")]
+    assert (raised[:, 45:55, 45:55] > 0.5).all() and (raised[:, :30] < 0.5).all()
