@@ -103,6 +103,8 @@ def order_from_known(known: Known, patient: Patient, id: str = "") -> Order:
     facts = {name: tuple(fact) if isinstance(fact, list) else fact for name, fact in facts.items()}
     if patient.birth_date:
         values["age_years"] = age_years(patient.birth_date, digits(max(s[0] for s in known.values() if isinstance(s, list))[1:]))
+    elif said(known, "patient", {}).get("birth_date"):
+        values.pop("age_years", None)       # it was counted from a birth date that is no longer known
     values = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
     return Order(**{**values, "id": id, "text": text_of(known), "control": said(known, "last", "new"), "patient": patient, "facts": Facts(**facts)})
 

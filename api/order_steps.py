@@ -13,7 +13,7 @@ from api.sending import build, post
 from api.settings import Settings
 from api.shadow import ask_shadow
 from api.sheet import authored, sheet_of
-from api.store import Job, Store, Tx, new_id, now
+from api.store import Job, Store, Tx, moment, new_id, now
 from data.errors import InputError, ModelError, NotFound, StateError, WetreadError
 from data.records import Facts, Order, Patient, PatientMerge, PatientUpdate, Suggestion, as_json
 
@@ -23,6 +23,7 @@ OPEN = ("new", "suggested", "no-suggestion")
 DECIDED = {"accept": "accepted", "change": "changed", "reject": "rejected"}
 STATES = (*OPEN, *DECIDED.values(), "cancelled")
 STATUS_WORDS = {"SC": "scheduled", "IP": "started", "A": "started", "CM": "completed", "HD": "hold", "CA": "cancel", "DC": "cancel"}
+CLOCK_AHEAD = timedelta(days=1)     # of a sender's clock; a time beyond it is taken for the time of receipt
 TIME = re.compile(r"(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:\.(\d{1,6}))?([+-]\d{4})?$")
 
 
@@ -49,7 +50,14 @@ class OrderSteps:
             with self.store.effect(job) as tx:
                 self.store.mark_message(row["id"], "failed", str(error), tx)
             return
-        sent = event_time(message.get("MSH-7"), row["received"], site.time_zone)
+        latest = (moment(row["received"]) + CLOCK_AHEAD).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+        def happened(text: str, default: str) -> str:
+            """A sender whose clock is years ahead would otherwise win over every later message."""
+            when = event_time(text, default, site.time_zone)
+            return when if when <= latest else row["received"]
+
+        sent = happened(message.get("MSH-7"), row["received"])
         with self.store.effect(job) as tx:
             seen: dict[str, int] = {}
             for n, record in enumerate(records):
@@ -58,13 +66,13 @@ class OrderSteps:
                     seen[base] = seen.get(base, 0) + 1
                     # two exams under one number in one message are two orders
                     key = base if seen[base] == 1 else f"{base}#{seen[base]}"
-                    when = event_time(getattr(record, "event_time", ""), sent, site.time_zone)
+                    when = happened(getattr(record, "event_time", ""), sent)
                     self._place(tx, record, key, message.sender, when, sent, int(row["id"]), f"{row['id']}:{n}")
                 elif isinstance(record, PatientUpdate):
-                    if know_patient(tx, record.patient, event_time(record.event_time, sent, site.time_zone), int(row["id"]), record.deleted):
+                    if know_patient(tx, record.patient, happened(record.event_time, sent), int(row["id"]), record.deleted):
                         refresh(tx, surviving_id(tx, record.patient.id))
                 elif isinstance(record, PatientMerge):
-                    refresh(tx, merge(tx, record, event_time(record.event_time, sent, site.time_zone), int(row["id"])))
+                    refresh(tx, merge(tx, record, happened(record.event_time, sent), int(row["id"])))
             self.store.mark_message(row["id"], "applied" if records else "unused", row["reason"], tx)
 
     def add_order(self, order: Order, user: str = "") -> str:
@@ -444,12 +452,18 @@ def link_studies(tx: Tx, order_id: str, order: Order) -> None:
         for study in tx.find("studies", order_id=None, lock=True, **{column: value}) if value else ():
             if not same_patient(tx, study["patient_id"], order.patient.id):
                 continue
-            values: dict[str, Any] = {"order_id": order_id}
+            values: dict[str, Any] = {"order_id": order_id, "priority": max(study["priority"], order_priority(tx, order_id))}
             untouched = all(draft["version"] == 1 for draft in tx.find("drafts", study_id=study["id"], status=WORKED_ON, columns=("version",)))
             if study["state"] in ("complete", "drafted", "refused") and untouched:
                 values |= {"revision": study["revision"] + 1, "state": "complete", "updated": now()}
                 tx.enqueue("draft", f"draft:{study['id']}:{values['revision']}", {"study_id": study["id"], "revision": values["revision"]})
             tx.change("studies", {"id": study["id"]}, **values)
+
+
+def order_priority(tx: Tx, order_id: str) -> float:
+    """Before the images were read, a study is as urgent as its order: 0.5 for STAT, so that a critical finding still goes first."""
+    order = tx.one("orders", id=order_id)
+    return order["urgency"] / 4 if order else 0.0
 
 
 def order_of_study(tx: Tx, accession_number: str, study_uid: str, patient_id: str) -> str | None:
@@ -468,5 +482,5 @@ def order_of_study(tx: Tx, accession_number: str, study_uid: str, patient_id: st
 
 
 def same_patient(tx: Tx, one: str, other: str) -> bool:
-    """False only when both identifiers are known and differ: an accession number alone must not join two patients."""
-    return not one or not other or one == other or surviving_id(tx, one) == surviving_id(tx, other)
+    """An accession number alone must not join two patients, nor somebody with nobody."""
+    return one == other or (bool(one) and bool(other) and surviving_id(tx, one) == surviving_id(tx, other))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from api.alert_steps import raise_alerts
 from api.draft_steps import draft_dict
-from api.order_steps import order_from_record, order_of_study, present, surviving_id
+from api.order_steps import order_from_record, order_of_study, order_priority, present, surviving_id
 from api.schema import TABLES
 from api.settings import Settings
 from api.store import Job, Store, Tx, insertion, later, now, sync_folder
@@ -199,12 +199,6 @@ def joined(tx: Tx, study_id: str, accession_number: str, patient_id: str) -> dic
     """What changes when the study's order is found."""
     order_id = order_of_study(tx, accession_number, study_id, patient_id)
     return {"order_id": order_id, "priority": order_priority(tx, order_id)} if order_id else {}
-
-
-def order_priority(tx: Tx, order_id: str) -> float:
-    """Before the images were read, a study is as urgent as its order: 0.5 for STAT, so that a critical finding still goes first."""
-    order = tx.one("orders", id=order_id)
-    return order["urgency"] / 4 if order else 0.0
 
 
 def complete(tx: Tx, study_id: str) -> bool:

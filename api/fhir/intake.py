@@ -21,6 +21,8 @@ def read_request(body: Any, id: str = "") -> tuple[Order, str]:
     for name, allowed in (("status", STATUSES), ("intent", INTENTS)):
         if body.get(name) not in allowed:
             raise InputError(f"ServiceRequest.{name} is missing or not known; it is one of {', '.join(allowed)}")
+    if body["status"] in ("draft", "unknown"):
+        raise InputError(f"ServiceRequest.status is {body['status']}; send the order when it is active")
     if body.get("priority") not in (None, *PRIORITIES):
         raise InputError(f"ServiceRequest.priority is not known; it is one of {', '.join(PRIORITIES)}")
     for name in LISTS:

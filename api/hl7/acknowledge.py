@@ -41,11 +41,13 @@ def glance(raw: bytes, now: str) -> Reception | None:
     kind, control_id = "^".join(head[8].split("^")[:2]), head[9]
     if kind not in CHECKS or not control_id:
         return None
-    opened = asked = 0
+    opened = asked = people = 0
     named = False
     for line in lines[1:]:
+        if line.startswith("MSH"):
+            return None
         if line.startswith("ORC|"):
-            if opened != asked or line[4:7] != "NW|":
+            if opened != asked or line[4:7] != "NW|" or not LETTER_OR_DIGIT.match(line[7:]):
                 return None
             opened += 1
         elif line.startswith("OBR|"):
@@ -54,8 +56,9 @@ def glance(raw: bytes, now: str) -> Reception | None:
                 return None
             asked += 1
         elif line.startswith("PID|"):
+            people += 1
             named = LETTER_OR_DIGIT.match(line.split("|", 4)[3] if line.count("|") > 2 else "") is not None
-    if not named or not asked or opened != asked:
+    if not named or people != 1 or not asked or opened != asked:
         return None
     event = kind.partition("^")[2]
     ack = ack_text("|^~\\&", [head[4], head[5], head[2], head[3]], "AA", control_id, event, now, None, head[17] if len(head) > 17 else "",

@@ -82,6 +82,9 @@ def imaging_orders(message: Message) -> tuple[OrderEvent, ...]:
 def usable_groups(message: Message) -> list[tuple[Control, Group]]:
     """Each order of the message with what is to be done."""
     found = []
+    people = [identifier(message, "PID-3", s) for s in message.segments if s.name == "PID"]
+    if len(set(people)) > 1:
+        raise MessageRefused(f"the message holds {len(people)} PID segments of different patients; send the orders of each in a message of its own")
     replacement = any(s.name == "ORC" and message.get("ORC-1", s).strip().upper() == "RO" for s in message.segments)
     for group in groups(message):
         code = message.get("ORC-1", group.orc).strip().upper() if group.orc else ""
@@ -90,15 +93,24 @@ def usable_groups(message: Message) -> list[tuple[Control, Group]]:
         control = "cancel" if code in REPLACED and replacement else CONTROLS[code]
         if control == "new" and group.obr is None:
             raise MessageRefused("OBR is missing; a new imaging order needs ORC and OBR")
+        if control != "new" and not numbered(message, group):
+            raise MessageRefused(f"ORC-1 is {code} and ORC-2, ORC-3 and the accession number are empty; send a number of the order that is meant")
         found.append((control, group))
     if not found:
         raise MessageRefused("the message holds no ORC or OBR; an order needs both")
     return found
 
 
+def numbered(message: Message, group: Group) -> bool:
+    """Whether a later message can mean this order."""
+    return bool(first(message, group, "ORC-2.1", "OBR-2.1", "ORC-3.1", "OBR-3.1") or accession(message, group) or study_uid(message, group))
+
+
 def asked_orders(message: Message) -> None:
     """Before the acknowledgement: raises as imaging_orders does, at a tenth of its cost; OrderRejected where no patient or no question is named."""
     for control, group in usable_groups(message):
+        if control == "new" and not numbered(message, group):
+            raise OrderRejected("ORC-2 (Placer Order Number), ORC-3 and the accession number are empty; send one, or no cancel finds the order")
         if control == "new" and not identifier(message, "PID-3"):
             raise OrderRejected("PID-3 (Patient Identifier List) is empty; send the identifier that the patient's images will carry")
         if control == "new" and not (message.text("OBR-31", group.obr) or order_text(message, group)):

@@ -132,6 +132,8 @@ def read_message(raw: bytes, charset: str = "") -> Message:
         if parts[0] == "MSH":
             parts = ["MSH", separators[0], *parts[1:]]
         segments.append(Segment(parts[0], tuple(parts)))
+    if sum(segment.name == "MSH" for segment in segments) > 1:
+        raise MessageError("the frame holds more than one MSH; send one message a frame, and of a batch each message by itself")
     firsts = {segment.name: segment for segment in reversed(segments)}
     return Message(raw, separators, tuple(segments), tuple(dict.fromkeys(notes)), firsts)
 

@@ -7,10 +7,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
+from api.fhir.intake import read_request
 from api.fhir.orders import order_from
 from api.fhir.resources import names
 from api.settings import Settings
 from api.store import Store
+from data.errors import InputError
 from data.records import Finding, ImageEvidence, Order
 from tests.api.fhir_samples import PATIENT, errors_of, node_errors, observation, service_request
 from tests.api.web import HERE, OneFinding, TextDesk, WordSuggester, audited, work
@@ -400,3 +402,7 @@ def test_text_stays_text(client, desk, text):
     assert errors_of(raw.json()) == [] or any(character < " " for character in text)
 
 
+@pytest.mark.parametrize("status", ["draft", "unknown"])
+def test_an_order_that_is_not_given_yet_is_not_taken_as_one(status):
+    with pytest.raises(InputError, match="status"):
+        read_request(order(status=status))

@@ -79,6 +79,22 @@ def test_an_order_without_question_or_patient_is_answered_AE_naming_the_field_an
     store.close()
 
 
+def test_two_messages_in_one_frame_or_of_two_patients_in_one_are_refused_and_file_nothing_under_the_wrong_one(tmp_path):
+    one, two = ORDER % (b"C1", b"1", b"1"), (ORDER % (b"C2", b"2", b"2")).replace(b"||7||", b"||8||")
+    batch = b"FHS|^~\\&\rBHS|^~\\&\r" + one + two + b"BTS|2\rFTS|1\r"
+    both = one + two[two.index(b"PID"):]
+    answers, rows = exchange(tmp_path, [frame(one + two), frame(batch), frame(both), frame(ORDER % (b"C3", b"3", b"3"))], 4)
+    assert [msa(answer)[0] for answer in answers] == ["AR", "AR", "AE", "AA"] and "more than one MSH" in answers[0] and "PID" in answers[2]
+    assert [row["state"] for row in sorted(rows, key=lambda row: int(row["id"]))] == ["failed", "failed", "failed", "received"]
+
+
+def test_an_order_that_no_later_message_can_mean_is_told_and_a_cancel_that_means_none_is_refused(tmp_path):
+    bare = (ORDER % (b"C1", b"1", b"1")).replace(b"ORC|NW|P1", b"ORC|NW|").replace(b"OBR|1|P1", b"OBR|1|")
+    answers, rows = exchange(tmp_path, [frame(bare), frame(bare.replace(b"|C1|", b"|C2|").replace(b"ORC|NW", b"ORC|CA"))], 2)
+    assert [msa(answer)[0] for answer in answers] == ["AE", "AE"] and all("ORC-2" in answer for answer in answers)
+    assert [row["state"] for row in sorted(rows, key=lambda row: int(row["id"]))] == ["received", "failed"]
+
+
 def test_garbage_is_answered_AR_and_kept(tmp_path):
     answers, rows = exchange(tmp_path, [b"noise" + frame(b"\xff\x00garbage")], 1)
     assert msa(answers[0])[0] == "AR" and len(rows) == 1

@@ -3,6 +3,7 @@ import itertools
 import os
 import shutil
 import tempfile
+from datetime import UTC, datetime, timedelta
 from functools import reduce
 from pathlib import Path
 
@@ -206,6 +207,18 @@ def test_what_a_patients_update_deletes_is_no_longer_known_unless_something_newe
     (row,) = end_of(sqlite_template, [NEW, *([again] if later else []), deletes])
     patient = row[3]["patient"]
     assert (patient["name"], patient["birth_date"], patient["sex"]) == ("Muster^Erika", "19600102" if later else "", "U")
+
+
+def test_a_birth_date_that_is_deleted_takes_the_age_counted_from_it_with_it(sqlite_template):
+    assert one(sqlite_template, NEW)[3]["age_years"] == 66
+    assert one(sqlite_template, NEW, adt("A08", "X1", "20261124090000", born='""'))[3]["age_years"] is None
+
+
+def test_a_sender_whose_clock_is_years_ahead_does_not_win_over_the_cancel_of_today(sqlite_template):
+    ahead = order("NW", "P1", "20990101080000", "fall ?bleed")
+    soon = (datetime.now(UTC) + timedelta(seconds=5)).strftime("%Y%m%d%H%M%S")
+    state, _, _, said = one(sqlite_template, ahead, order("CA", "P1", soon))
+    assert state == "cancelled" and said["age_years"] < 100
 
 
 def test_two_quotes_anywhere_else_are_nothing_and_never_a_value(sqlite_template):

@@ -490,6 +490,23 @@ def test_an_order_that_comes_after_the_images_gets_a_draft_that_knows_its_questi
     assert (study["state"], study["draft"]["status"], desk.draft(first["id"])["status"]) == ("drafted", "draft", "cancelled")
 
 
+def test_an_urgent_order_that_comes_after_the_images_makes_their_reading_urgent(desk):
+    desk.reporter = None
+    drafted(desk, accession="A1")
+    assert desk.study("1.2.3")["priority"] == 0
+    receive(desk, order_message(accession="A1", priority="S"), then_work=False)
+    work(desk, draft=lambda job: None)
+    assert desk.study("1.2.3")["priority"] == 0.5
+
+
+def test_an_order_of_nobody_is_joined_to_no_images_of_somebody(desk):
+    receive(desk, order_message(accession="A1", patient=""))
+    assert drafted(desk, accession="A1", patient="OTHER")["order"] is None
+    drafted(desk, study="1.2.4", accession="A2", patient="OTHER")
+    receive(desk, order_message(placer="P2", accession="A2", patient=""))
+    assert desk.study("1.2.4")["order"] is None
+
+
 @pytest.mark.parametrize("step", ["edit_draft", "make_preliminary", "sign_draft"])
 def test_an_order_that_comes_late_takes_no_draft_from_who_works_on_it(desk, step):
     desk.reporter = AskingReporter()
