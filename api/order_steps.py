@@ -43,7 +43,7 @@ class OrderSteps:
         row = self.store.message(job.payload["message_id"])
         site = self.settings.site(row["listener"])
         try:
-            message = read_message(row["raw"], site.charset)
+            message = read_message(row["raw"], site.charset, site.assigning_authority)
             handler = HANDLERS.get(message.kind)
             records = handler(message) if handler else ()
         except WetreadError as error:       # another try reads the same bytes

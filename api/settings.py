@@ -41,6 +41,7 @@ class MllpListener:
     half_frame_s: float = 60.0                  # a half frame may not
     time_zone: str = "UTC"                      # of its times without an offset
     charset: str = ""                           # of its messages with an empty MSH-18, by HL7 table 0211
+    assigning_authority: str = ""               # PID-3.4 of our patients: identifiers that name another one are not read; "" reads all
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Settings:
     mllp_tls_authority: str = ""
     mllp_time_zone: str = "UTC"
     mllp_charset: str = ""
+    mllp_assigning_authority: str = ""
     mllp_listeners: tuple[MllpListener, ...] = ()       # more ports
     dicom_peers: tuple[str, ...] = ()
     ae_title: str = "WETREAD"
@@ -119,7 +121,8 @@ class Settings:
     def listeners(self) -> tuple[MllpListener, ...]:
         """Every MLLP port, the one called `main` first."""
         main = MllpListener("main", self.mllp, self.host, self.mllp_peers, self.mllp_tls_certificate, self.mllp_tls_key,
-                            self.mllp_tls_authority, time_zone=self.mllp_time_zone, charset=self.mllp_charset)
+                            self.mllp_tls_authority, time_zone=self.mllp_time_zone, charset=self.mllp_charset,
+                            assigning_authority=self.mllp_assigning_authority)
         return (main, *(replace(row, host=row.host or self.host) for row in self.mllp_listeners))
 
     def site(self, name: str) -> MllpListener:
@@ -246,7 +249,8 @@ def mllp_listeners(value: Any) -> tuple[MllpListener, ...]:
         raise TypeError
     kinds: dict[str, Callable[[Any], Any]] = {
         "name": words, "port": port, "host": words, "peers": peers, "tls_certificate": words, "tls_key": words, "tls_authority": words,
-        "connections_max": count, "idle_s": seconds, "half_frame_s": seconds, "time_zone": time_zone, "charset": charset}
+        "connections_max": count, "idle_s": seconds, "half_frame_s": seconds, "time_zone": time_zone, "charset": charset,
+        "assigning_authority": words}
     rows = tuple(row if isinstance(row, MllpListener) else MllpListener(**{key: kinds[key](text) for key, text in row.items()}) for row in value)
     names = ["main", *(row.name for row in rows)]
     ports = [row.port for row in rows if row.port]
@@ -364,7 +368,8 @@ def fhir_servers(value: Any) -> tuple[FhirServer, ...]:
 SETTINGS: dict[str, Callable[[Any], Any]] = {
     "db": words, "host": words, "http": port, "mllp": port, "dicom": port, "device": device, "quiet_period_s": seconds,
     "outbox": destinations, "alert_destination": words, "mllp_peers": peers, "mllp_tls_certificate": words, "mllp_tls_key": words,
-    "mllp_tls_authority": words, "mllp_time_zone": time_zone, "mllp_charset": charset, "mllp_listeners": mllp_listeners,
+    "mllp_tls_authority": words, "mllp_time_zone": time_zone, "mllp_charset": charset, "mllp_assigning_authority": words,
+    "mllp_listeners": mllp_listeners,
     "dicom_peers": peers, "ae_title": words, "automation": switch,
     "dicom_nodes": nodes, "dicom_tls_certificate": words, "dicom_tls_key": words, "dicom_tls_authority": words,
     "public_url": public_address, "cds_clients": cds_clients, "cds_jwt": switch, "cds_origins": origins, "fhir_servers": fhir_servers,
@@ -376,7 +381,8 @@ CURES = {
     nodes: "write [[dicom_nodes]] tables in HOME/settings.toml with ae_title, host, port, and where wanted results = [\"SR\", \"SEG\", \"KO\"], "
            "priors = \"move\" or \"get\", tls = true; each ae_title once, of at most 16 characters",
     mllp_listeners: "write [[mllp_listeners]] tables in HOME/settings.toml with name and port, and where wanted host, peers, tls_certificate, "
-                    "tls_key, tls_authority, connections_max, idle_s, half_frame_s, time_zone, charset; each name and port once, none called main",
+                    "tls_key, tls_authority, connections_max, idle_s, half_frame_s, time_zone, charset, assigning_authority; each name and port "
+                    "once, none called main",
     time_zone: "write a zone of the IANA list, Europe/Berlin", charset: "write a character set of HL7 table 0211, 8859/1 or UNICODE UTF-8",
     destinations: "write tables {name, host, port} with different names, where wanted tls = true, tls_authority, "
                   "tls_certificate, tls_key; or NAME=HOST:PORT in the environment",

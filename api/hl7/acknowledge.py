@@ -23,9 +23,9 @@ class Reception:
     error: str                  # "" when accepted
 
 
-def receive(raw: bytes, now: str, charset: str = "") -> Reception:
+def receive(raw: bytes, now: str, charset: str = "", authority: str = "") -> Reception:
     """Read a frame and decide its answer; `now` is YYYYMMDDHHMMSS. Never raises on any bytes."""
-    return glance(raw, now) or read(raw, now, charset)
+    return (None if authority else glance(raw, now)) or read(raw, now, charset, authority)
 
 
 def glance(raw: bytes, now: str) -> Reception | None:
@@ -70,10 +70,10 @@ LETTER_OR_DIGIT = re.compile(r"[A-Za-z0-9]")
 LETTERS = re.compile(r"[A-Za-z]{2}")
 
 
-def read(raw: bytes, now: str, charset: str = "") -> Reception:
+def read(raw: bytes, now: str, charset: str = "", authority: str = "") -> Reception:
     """The full reading, for any bytes."""
     try:
-        message = read_message(raw, charset)
+        message = read_message(raw, charset, authority)
     except MessageError as error:
         return Reception(answer_to(None, "AR", error, now), "", "", "", False, str(error))
     kind, control_id = message.kind, message.control_id

@@ -112,7 +112,7 @@ def asked_orders(message: Message) -> None:
         if control == "new" and not numbered(message, group):
             raise OrderRejected("ORC-2 (Placer Order Number), ORC-3 and the accession number are empty; send one, or no cancel finds the order")
         if control == "new" and not identifier(message, "PID-3"):
-            raise OrderRejected("PID-3 (Patient Identifier List) is empty; send the identifier that the patient's images will carry")
+            raise OrderRejected(f"PID-3 (Patient Identifier List) {nobody(message)}; send the identifier that the patient's images will carry")
         if control == "new" and not (message.text("OBR-31", group.obr) or order_text(message, group)):
             raise OrderRejected("OBR-31 (Reason for Study) is empty, and so are OBR-13, NTE and OBX; send the clinical question there")
 
@@ -123,7 +123,7 @@ def patient_update(message: Message) -> tuple[PatientUpdate, ...]:
     if not patient.id and message.get("MSH-9.2") not in ("A08", "A31"):
         return ()                   # an admission of somebody whom no order can name
     if not patient.id:
-        raise MessageRefused("PID-3 (Patient Identifier List) is empty; send the identifier the orders carry")
+        raise MessageRefused(f"PID-3 (Patient Identifier List) {nobody(message)}; send the identifier the orders carry")
     return (PatientUpdate(patient, event_time(message), tuple(name for name, path in DEMOGRAPHICS.items() if message.deletes(path))),)
 
 
@@ -141,7 +141,7 @@ def patient_merge(message: Message) -> tuple[PatientMerge, ...]:
         patient = patient_of(message, pid)
         prior = identifier(message, "MRG-1", segment)
         if not prior or not patient.id:
-            raise MessageRefused("MRG-1 (Prior Patient Identifier) or PID-3 is empty; a merge names both")
+            raise MessageRefused(f"MRG-1 (Prior Patient Identifier) or PID-3 {nobody(message)}; a merge names both")
         if prior == patient.id:
             raise MessageRefused("MRG-1 equals PID-3; a patient cannot be merged into itself")
         merges.append(PatientMerge(prior, patient, event_time(message)))
@@ -281,10 +281,15 @@ def patient_of(message: Message, segment: Segment | None = None) -> Patient:
 
 
 def identifier(message: Message, path: str, segment: Segment | None = None) -> str:
-    """Of several identifiers the medical record number (type MR), else the first that is one."""
-    found = list(zip(message.repetitions(f"{path}.1", segment), message.repetitions(f"{path}.5", segment), strict=False))
+    """Of several identifiers the medical record number (type MR), else the first that is one; none that names a foreign assigning authority."""
+    parts = zip(*(message.repetitions(f"{path}.{n}", segment) for n in (1, 4, 5)), strict=False)
+    found = [(number, kind) for number, authority, kind in parts if not message.authority or authority.split("&")[0] in ("", message.authority)]
     numbers = [(number, kind) for number, kind in found if any(letter.isalnum() for letter in number)]
     return next((number for number, kind in numbers if kind == "MR"), numbers[0][0] if numbers else "")
+
+
+def nobody(message: Message) -> str:
+    return f"holds no identifier of {message.authority[:20]}" if message.authority else "is empty"
 
 
 def person_name(message: Message, segment: Segment | None) -> str:

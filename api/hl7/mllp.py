@@ -144,14 +144,14 @@ class Connection(asyncio.Protocol):
                 self.reading_large = True
                 asyncio.get_running_loop().create_task(self.keep_large(frame))
             else:
-                self.keep(frame, receive(frame, stamp(), self.listener.site.charset))
+                self.keep(frame, receive(frame, stamp(), self.listener.site.charset, self.listener.site.assigning_authority))
         if self.frames or not self.answers_read:
             self.transport.pause_reading()
         elif not self.transport.is_closing():
             self.transport.resume_reading()
 
     async def keep_large(self, frame: bytes) -> None:
-        read = await asyncio.to_thread(receive, frame, stamp(), self.listener.site.charset)
+        read = await asyncio.to_thread(receive, frame, stamp(), self.listener.site.charset, self.listener.site.assigning_authority)
         self.reading_large = False
         self.keep(frame, read)
         self.pump()
@@ -200,7 +200,7 @@ class Listener:
         """The site and its connections, open and ended, for the connections page."""
         tls = "in the clear" if self.tls is None else "mutual TLS" if self.site.tls_authority else "TLS"
         return {"name": self.site.name, "address": f"{self.host}:{self.port}", "tls": tls, "time_zone": self.site.time_zone,
-                "charset": self.site.charset, "connections_max": self.site.connections_max,
+                "charset": self.site.charset, "assigning_authority": self.site.assigning_authority, "connections_max": self.site.connections_max,
                 "open": [connection.report() for connection in list(self.open)], "closed": list(self.closed)[::-1]}
 
     async def stop(self) -> None:

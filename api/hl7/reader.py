@@ -29,6 +29,7 @@ class Message:
     segments: tuple[Segment, ...]
     notes: tuple[str, ...] = ()
     firsts: dict[str, Segment] = field(default_factory=dict)    # the first segment of each name
+    authority: str = ""         # assigning authority of our patients; "" knows none
 
     @property
     def kind(self) -> str:
@@ -101,8 +102,11 @@ def address(path: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(int(number) for number in rest.split("."))
 
 
-def read_message(raw: bytes, charset: str = "") -> Message:
-    """Read one message, of `charset` (table 0211) when its MSH-18 is empty; raises MessageError when it has no MSH or no usable delimiters."""
+def read_message(raw: bytes, charset: str = "", authority: str = "") -> Message:
+    """Read one message, of `charset` (table 0211) when its MSH-18 is empty, for patients of `authority`.
+
+    Raises: MessageError when it has no MSH or no usable delimiters, or more than one MSH.
+    """
     body = raw.strip(b"\x0b\x1c\r\n\t \x00").removeprefix(b"\xef\xbb\xbf")
     at = body.find(b"MSH")
     if at > 0 and body[:3] in (b"FHS", b"BHS"):
@@ -135,7 +139,7 @@ def read_message(raw: bytes, charset: str = "") -> Message:
     if sum(segment.name == "MSH" for segment in segments) > 1:
         raise MessageError("the frame holds more than one MSH; send one message a frame, and of a batch each message by itself")
     firsts = {segment.name: segment for segment in reversed(segments)}
-    return Message(raw, separators, tuple(segments), tuple(dict.fromkeys(notes)), firsts)
+    return Message(raw, separators, tuple(segments), tuple(dict.fromkeys(notes)), firsts, authority)
 
 
 def too_much(raw: bytes) -> bool:

@@ -221,6 +221,20 @@ def test_a_sender_whose_clock_is_years_ahead_does_not_win_over_the_cancel_of_tod
     assert state == "cancelled" and said["age_years"] < 100
 
 
+def test_numbers_of_another_assigning_authority_change_and_merge_none_of_ours(store, settings):
+    from dataclasses import replace
+
+    desk = Desk(store, replace(settings, mllp_assigning_authority="HOSP"), WordSuggester(), None)
+    other = adt("A08", "X1", "20261124100000", name="Smith^Bob", born="19900909").replace("^^^HOSP^MR", "^^^CLINIC^MR")
+    merge = adt("A40", "X1", "20261124110000", prior="X2").replace("^^^HOSP^MR", "^^^CLINIC^MR")
+    both = adt("A08", "Z9", "20261124100000", name="Neu^Erika").replace("Z9^^^HOSP^MR", "Z9^^^CLINIC^MR~X1^^^HOSP&1.2.3&ISO^MR")
+    raws = [NEW, order("NW", "P2", "20261124080000", "seizure", patient="X2"), other, merge, both]
+    receive(desk, *(raw.replace("%s", f"C{next(NUMBERS)}").encode() for raw in raws))
+    assert [(row["patient"]["id"], row["patient"]["name"]) for row in (desk.order(p)["order"] for p in ("P1", "P2"))] == [
+        ("X1", "Neu^Erika"), ("X2", "Muster^Erika")]
+    assert sorted(message["state"] for message in store.messages()) == ["applied", "applied", "applied", "failed", "failed"]
+
+
 def test_two_quotes_anywhere_else_are_nothing_and_never_a_value(sqlite_template):
     raw = NEW.replace("Muster^Erika", '""').replace("|F\r", '|""\r') + '\rAL1|1||""\rNTE|1||""'
     (row,) = end_of(sqlite_template, [raw])
