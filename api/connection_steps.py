@@ -47,6 +47,9 @@ class ConnectionSteps:
     def replay_failed(self, name: str = "", user: str = "") -> int:
         """Send all dead letters of one destination, or of all, once more; returns how many."""
         with self.store.write() as tx:
+            if name and not tx.count("outbox", destination=name):
+                names = ", ".join(row.name for row in self.settings.outbox) or "none"
+                raise NotFound(f"no message was ever for a destination of that name; {names} is set up")
             rows = tx.find("outbox", state="failed", order=["id"], columns=("id", "raw"), **({"destination": name} if name else {}))
             rows = [row for row in rows if row["raw"] is not None]
             for row in rows:

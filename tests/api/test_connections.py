@@ -61,6 +61,8 @@ def test_what_was_never_built_or_was_superseded_is_not_sent(desk):
 def test_all_dead_letters_of_one_destination_go_again_and_no_others(desk):
     for key, to in (("W1", "ris"), ("W2", "ehr"), ("W3", "ris")):
         put(desk, key, to=to)
+    with pytest.raises(NotFound, match="destination"):
+        desk.replay_failed("nobody")
     assert desk.replay_failed("ris") == 2 and states(desk) == {"W1": "queued", "W2": "failed", "W3": "queued"}
 
 
