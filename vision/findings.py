@@ -39,7 +39,8 @@ SUREST = 6.0                # logit beyond which the net of the outlines, surer 
 # only possible around it (0.65 to 2.35) was chosen on 40 simulated studies of held-out heads: none without blood is stated.
 PEAK_OF_MANY = 1.5
 SHIFT_FROM_MM = 2.0
-FRACTURE_AUC = 0.9          # on held-out simulated heads
+FRACTURE_AUC = 0.9          # on held-out simulated heads, by the net's own answer: it asks for no calibration, so all of them count
+FRACTURE = SLICE_CODES.index("fracture")
 OUTLINED_FROM = 40           # pixels of a study, below which an outline is not judged
 CUTS = (0.5, 0.4, 0.3, 0.2, 0.12, 0.6)      # probabilities tried as the border of an outline; of equals the first
 CONTRAST = re.compile(r"\b(c\+|post.?contrast|with contrast|contrast enhanced|cta|angio\w*|venogra\w*|perfusion|ctp)\b", re.I)
@@ -484,7 +485,7 @@ def calibrate(net: FindingNet, held: Slices, report: Callable[..., None] = lambd
     calibration = {"outline_bias": bias, "volume": fits, "picture": calibrate_pictures(net, held, bias), "shift_slope": slope,
                    "shift": fit(np.stack([moved[:, 0], 0 * moved[:, 0]], 1), (moved[:, 1] >= SHIFT_FROM_MM).astype(float)),
                    # a model that finds fractures badly says nothing of them
-                   "fracture_said": (figures["auc"]["fracture"] or 0.0) >= FRACTURE_AUC}
+                   "fracture_said": (area_under(x[:, FRACTURE, 0], y[:, FRACTURE]) or 0.0) >= FRACTURE_AUC}
     return calibration, figures
 
 
