@@ -23,14 +23,16 @@ def accounts(settings: Settings, plan: Plan, day: "Day", ris: "Ris", patience_s:
     end = time.monotonic() + patience_s
     while time.monotonic() < end:
         with store.read() as tx:
-            left = tx.count("jobs", state=["queued", "leased"])
+            # an alert's escalation waits for its own time, an hour on: it is counted, not waited for
+            left, alerts = (tx.count("jobs", state=["queued", "leased"], **kind) for kind in ({}, {"kind": "alert"}))
         tried = day.accept()
-        if not left and not tried:
+        if left == alerts and not tried:
             break
         time.sleep(0.5)
     with store.read() as tx:
         books: dict[str, Any] = {}
-        missing: dict[str, list[str]] = {"work not finished": [f"{left} jobs"] if left else []}
+        missing: dict[str, list[str]] = {"work not finished": [f"{left - alerts} jobs"] if left > alerts else []}
+        books["alerts_waiting"] = alerts
         message_books(tx, ris, books, missing)
         order_books(tx, plan, day, books, missing)
         study_books(tx, plan, day, books, missing)

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 from api.bench_day import Ris
 from api.day_accounts import accounts
-from api.day_plan import plan_day
+from api.day_plan import Plan, plan_day
 from api.hl7.messages import HANDLERS
 from api.hl7.reader import read_message
 from api.settings import Settings
-from api.store import Store
+from api.store import Store, later
 
 ROOT = Path(__file__).parent.parent
 DAY = datetime(2026, 11, 24)
@@ -52,3 +52,16 @@ def test_the_books_name_what_is_missing(tmp_path):
     books = accounts(Settings(tmp_path), plan, day, ris, 1)
     assert len(books["unaccounted"]["orders not there"]) == 10 and len(books["unaccounted"]["studies not there"]) == 2
     assert len(books["unaccounted"]["messages acknowledged and lost"]) == min(20, len(ris.acknowledged)) == books["messages"]["lost"]
+
+
+def test_the_books_do_not_wait_for_the_hour_of_an_alert_but_for_everything_else(tmp_path):
+    store = Store.open("", tmp_path)
+    with store.write() as tx:
+        tx.enqueue("alert", "alert:1", {"alert_id": 1}, not_before=later(3600))
+    day, ris = SimpleNamespace(accept=lambda: False, accepted=set(), stored={}), Ris()
+    books = accounts(Settings(tmp_path), Plan(), day, ris, 30.0)
+    assert (books["alerts_waiting"], books["unaccounted"]) == (1, {})
+    with store.write() as tx:
+        tx.enqueue("send", "send:ris", {}, not_before=later(3600))
+    assert accounts(Settings(tmp_path), Plan(), day, ris, 1.0)["unaccounted"] == {"work not finished": ["1 jobs"]}
+    store.close()
