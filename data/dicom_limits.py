@@ -10,7 +10,17 @@ from contextlib import contextmanager
 
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames, get_frame
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.pixels import get_decoder
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+)
 
 from data.errors import ImageError
 
@@ -149,6 +159,12 @@ class Walk:
         return end
 
 
+# GDCM throws C++ exceptions that end the process; it is kept where nothing else decodes (JPEG lossless, JPEG of 12 bits)
+for syntax in (JPEGLSLossless, JPEGLSNearLossless, JPEG2000Lossless, JPEG2000):
+    if "gdcm" in get_decoder(syntax).available_plugins:
+        get_decoder(syntax).remove_plugin("gdcm")
+
+
 # -- pixels ----------------------------------------------------------------------------------------------------------
 
 
@@ -162,6 +178,10 @@ def check_pixels(image: Dataset, frame: int | None = None, max_bytes: int = MAX_
     bits = positive(image, "BitsAllocated", 64, 8 if "PixelData" not in image else None)
     if bits not in SAMPLE_BITS:
         raise ImageError(f"BitsAllocated is {bits}, expected one of {', '.join(map(str, SAMPLE_BITS))}; send the image again")
+    stored = positive(image, "BitsStored", bits, bits)
+    high = 0 if bits == 1 or image.get("HighBit") == 0 else positive(image, "HighBit", bits - 1, stored - 1)
+    if high < stored - 1 or image.get("PixelRepresentation", 0) not in (0, 1):      # a decoder in C may end the process over such a format
+        raise ImageError(f"HighBit, BitsStored {stored}, BitsAllocated {bits} and PixelRepresentation do not go together; send the image again")
     decoded = rows * columns * samples * max(bits // 8, 1) * (frames if frame is None else 1)
     if decoded > max_bytes:
         raise ImageError(f"{frames if frame is None else 1} frames of {rows}x{columns} take {decoded} bytes when decoded, "

@@ -60,7 +60,10 @@ def whole(path: Path, syntax: str) -> bytes:
     except Exception as error:      # each decoder has its own kinds; every one means the same to the caller
         raise ImageError(f"the instance cannot be decoded ({type(error).__name__}); ask for transfer-syntax=*") from None
     body = io.BytesIO()
-    image.save_as(body)
+    try:
+        image.save_as(body)
+    except Exception as error:      # into memory: an OSError is pydicom's word for a value that its VR forbids, and no disk's
+        raise ImageError(f"the instance cannot be written uncompressed ({type(error).__name__}); ask for transfer-syntax=*") from None
     return body.getvalue()
 
 
