@@ -148,7 +148,8 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="heads, findings: stop by the clock.")] = None,
     frozen: Annotated[bool, typer.Option("--frozen", help="heads: keep the encoder of --base as it is; findings: its picture net.")] = False,
     real: Annotated[bool, typer.Option("--real", help="heads: learn from the row's public real images under --data, not from simulation.")] = False,
-    workers: Annotated[int | None, typer.Option(help="heads: processes that simulate.")] = None,
+    workers: Annotated[int | None, typer.Option(help="heads, findings: processes that simulate and draw.", min=1)] = None,
+    batch: Annotated[int | None, typer.Option(help="heads, findings: cases or slices in a step; a GPU takes more.", min=1)] = None,
     home: Home = HOME,
     db: Database = None,
 ) -> None:
@@ -165,7 +166,7 @@ def train(
     if out is None:
         wrong_use("give --out FOLDER for the model, or --from-store")
     train_model(name, out, data=data, base=base, size=size, pictures=pictures, epochs=epochs, seed=seed, device=device_name(device), resume=resume,
-                minutes=minutes, frozen=frozen or None, real=real or None, workers=workers)
+                minutes=minutes, frozen=frozen or None, real=real or None, workers=workers, batch=batch)
 
 
 @app.command()

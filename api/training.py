@@ -11,7 +11,7 @@ from typing import Any
 
 from data.errors import InputError
 
-CLOCK = ("minutes", "frozen")       # options of the heads' training that one of these takes too
+OF_HEADS = ("minutes", "frozen", "real", "workers", "batch")    # options of the heads' training; all but `real` are of the head CT nets' too
 # name -> (training program, evaluation program, what `size` is called in each, options the programs do not take)
 MODELS: dict[str, tuple[str, str, str, str, tuple[str, ...]]] = {
     "protocol": ("nlp.train_protocol", "nlp.evaluate_protocol", "", "", ("size", "pictures", "epochs")),
@@ -34,9 +34,9 @@ def train_model(name: str, out: Path, **options: Any) -> None:
     program, _, size_name, _, _ = row_of(name)
     if not program:
         raise InputError(f"{name} has nothing to train; run `wetread evaluate {name}`")
-    options = {k: v for k, v in options.items() if k not in (*CLOCK, "real", "workers") or v}
-    for option in (*CLOCK, "real", "workers"):
-        if option in options and not (name == "findings" and option in CLOCK):
+    options = {k: v for k, v in options.items() if k not in OF_HEADS or v}
+    for option in OF_HEADS:
+        if option in options and not (name == "findings" and option != "real"):
             raise InputError(f"--{option} has no meaning for {name}; leave it out")
     taken = ("pictures",) if name == "report" else ("size", "pictures") if name == "protocol" else ()
     import_module(program).main(out=out, report=reporter(), **given(name, options, size_name, taken))

@@ -449,13 +449,14 @@ def probability(fit: Sequence[float], evidence: tuple[float, float]) -> float:
 
 # ---------------------------------------------------------------- calibration on held-out studies
 
-def calibrate(net: FindingNet, held: Slices, report: Callable[..., None] = lambda *a, **k: None) -> tuple[dict[str, Any], dict[str, Any]]:
+def calibrate(net: FindingNet, held: Slices, report: Callable[..., None] = lambda *a, **k: None,
+              device: str = "cpu") -> tuple[dict[str, Any], dict[str, Any]]:
     """(calibration, figures): fitted on the even studies and measured on the odd ones; the fit returned uses all."""
     rows, truth, shifts, dice, volumes = [], [], [], {t: [] for t in OUTLINES}, []     # type: ignore[var-annotated]
-    bias = outline_bias(net, held)
+    bias = outline_bias(net, held, device)
     for s in range(len(held.counts)):
         index, images, maps = whole_study(held, s)
-        found = measure(run(net, images, bias=bias), float(held.slice_mm[s]))
+        found = measure(run(net, images, device, bias=bias), float(held.slice_mm[s]))
         rows.append([found.evidence[c] for c in SLICE_CODES])
         truth.append(held.present[index].max(0))
         shifts.append((abs(found.shift_mm), held.shift_mm[s]))
@@ -482,7 +483,7 @@ def calibrate(net: FindingNet, held: Slices, report: Callable[..., None] = lambd
     figures |= {"dice": {n: round(float(np.mean(d)), 3) for n, d in dice.items() if d}, "volume_error_ml": round(float(np.mean(volumes or [0])), 2),
                 "shift_error_mm": round(float(np.abs(moved[:, 0] * slope - moved[:, 1]).mean()), 2),
                 "shift_error_constant_mm": round(float(np.abs(moved[:, 1] - np.median(moved[:, 1])).mean()), 2)}
-    calibration = {"outline_bias": bias, "volume": fits, "picture": calibrate_pictures(net, held, bias), "shift_slope": slope,
+    calibration = {"outline_bias": bias, "volume": fits, "picture": calibrate_pictures(net, held, bias, device), "shift_slope": slope,
                    "shift": fit(np.stack([moved[:, 0], 0 * moved[:, 0]], 1), (moved[:, 1] >= SHIFT_FROM_MM).astype(float)),
                    # a model that finds fractures badly says nothing of them
                    "fracture_said": (area_under(x[:, FRACTURE, 0], y[:, FRACTURE]) or 0.0) >= FRACTURE_AUC}
@@ -496,12 +497,12 @@ def whole_study(held: Slices, s: int) -> tuple[NDArray[np.int64], torch.Tensor, 
     return index, images, maps
 
 
-def outline_bias(net: FindingNet, held: Slices) -> list[float]:
+def outline_bias(net: FindingNet, held: Slices, device: str = "cpu") -> list[float]:
     """Log odds to add to each outline for the best Dice on the even studies: what a net learnt of few steps lies too low, and volumes with it."""
     overlaps: list[list[list[float]]] = [[] for _ in OUTLINES]
     for s in range(0, len(held.counts), 2):
         _, images, maps = whole_study(held, s)
-        chance, wanted = run(net, images).outlines, maps.numpy() > 0.5
+        chance, wanted = run(net, images, device).outlines, maps.numpy() > 0.5
         for k in range(len(OUTLINES)):
             if wanted[:, k].sum() >= OUTLINED_FROM:
                 found = [chance[:, k] > cut for cut in CUTS]
@@ -509,14 +510,14 @@ def outline_bias(net: FindingNet, held: Slices) -> list[float]:
     return [round(-log_odds(CUTS[int(np.mean(each, 0).argmax())]), 4) if each else 0.0 for each in overlaps]
 
 
-def calibrate_pictures(net: FindingNet, held: Slices, bias: Sequence[float] | None = None) -> dict[str, Any]:
+def calibrate_pictures(net: FindingNet, held: Slices, bias: Sequence[float] | None = None, device: str = "cpu") -> dict[str, Any]:
     rng = np.random.default_rng(1)
     middle = [i for s in range(len(held.counts)) for i in range(held.start[s] + held.counts[s] // 5, held.start[s + 1] - held.counts[s] // 8)]
     index = rng.permutation(np.array(middle))[:480]
     x, y = [], []
     for chunk in np.array_split(index, max(1, len(index) // 24)):
         images, maps, _ = augment(held, chunk, rng, np.ones(len(chunk), bool))
-        answers = run(net, images, bias=bias)
+        answers = run(net, images, device, bias=bias)
         for b in range(len(chunk)):
             one = Answers(answers.logits[b:b + 1], answers.outlines[b:b + 1], answers.halves[b:b + 1], answers.deep[b:b + 1])
             x.append([measure(one, None).evidence[c] for c in SLICE_CODES])

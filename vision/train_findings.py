@@ -3,8 +3,10 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 
 from data.errors import InputError
 from data.labelled_pictures import LabelledPicture, folds, read_labelled_pictures
@@ -27,7 +30,8 @@ from vision.transforms import FIELD_MM, PICTURE_HEAD, SIZE, WINDOWS, grid_for, t
 OUTLINES = (*TYPES, "fracture")                 # segment head
 SLICE_CODES = ("any", *TYPES, "fracture")       # classify head
 OUTPUTS = {"classify": len(SLICE_CODES), "segment": len(OUTLINES), "midline": 3}
-VERSION = "findings-3"
+VERSION = "findings-4"
+BATCH = 24                                      # simulated slices in a step
 ENDLESS = 10**6                                 # epochs, where the clock ends the training
 MIN_PIXELS = 12                                 # a slice counts as bleeding from this many pixels (25 mm2)
 
@@ -67,25 +71,31 @@ class Slices:
         return len(self.hu)
 
 
-def make_slices(studies: int, seed: int, anatomy: Path | None, kept_heads: slice, report: Callable[..., None]) -> Slices:
-    heads = list_anatomies(anatomy)[kept_heads] if anatomy else ("",)
-    hu, labels, counts, shifts, thick = [], [], [], [], []
-    for i in range(studies):
-        rng = np.random.default_rng([seed, i, 7])
-        source = "" if rng.uniform() < 0.15 else str(heads[rng.integers(len(heads))])
-        study = simulate_head_ct(seed * 100_000 + i, rows=SIZE, field_mm=FIELD_MM, slice_mm=float(rng.choice([3.0, 4.0, 5.0, 5.0])),
-                                 anatomy=source or None)
-        label = study.halves << 4
-        for k, name in enumerate(OUTLINES):
-            if name in study.masks:
-                label[study.masks[name] > 0] = (label[study.masks[name] > 0] & 240) | (k + 1)
-        hu.append(study.volume.pixels.astype(np.int16))
-        labels.append(label)
-        counts.append(len(label))
-        shifts.append(study.shift_mm)
-        thick.append(study.volume.spacing_mm[0] if study.volume.spacing_mm else 5.0)
-        report(i + 1, studies, phase="simulate")
-    return Slices(np.concatenate(hu), np.concatenate(labels), np.array(counts), np.array(shifts), np.array(thick))
+def make_slices(studies: int, seed: int, anatomy: Path | None, kept_heads: slice, report: Callable[..., None], workers: int = 1) -> Slices:
+    """`studies` simulated by as many processes; which study is which follows from the seed alone."""
+    heads = tuple(str(path) for path in list_anatomies(anatomy)[kept_heads]) if anatomy else ("",)
+    jobs, made = [(seed, i, heads) for i in range(studies)], []
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for one in pool.map(make_study, jobs) if workers > 1 else map(make_study, jobs):
+            made.append(one)
+            report(len(made), studies, phase="simulate")
+    hu, labels, shifts, thick = zip(*made, strict=True)
+    return Slices(np.concatenate(hu), np.concatenate(labels), np.array([len(h) for h in hu]), np.array(shifts), np.array(thick))
+
+
+def make_study(job: tuple[int, int, Sequence[str]]) -> tuple[NDArray[np.int16], NDArray[np.uint8], float, float]:
+    """(HU, labels, midline shift in mm, slice thickness in mm) of study i of a seed."""
+    seed, i, heads = job
+    rng = np.random.default_rng([seed, i, 7])
+    source = "" if rng.uniform() < 0.15 else heads[rng.integers(len(heads))]
+    study = simulate_head_ct(seed * 100_000 + i, rows=SIZE, field_mm=FIELD_MM, slice_mm=float(rng.choice([3.0, 4.0, 5.0, 5.0])),
+                             anatomy=source or None)
+    label = study.halves << 4
+    for k, name in enumerate(OUTLINES):
+        if name in study.masks:
+            label[study.masks[name] > 0] = (label[study.masks[name] > 0] & 240) | (k + 1)
+    thick = study.volume.spacing_mm[0] if study.volume.spacing_mm else 5.0
+    return study.volume.pixels.astype(np.int16), label, study.shift_mm, thick
 
 
 class RealSlices:
@@ -202,8 +212,8 @@ def loss_of(answers: dict[str, Tensor], present: Tensor, outlines: Tensor, halve
 def main(data: Path | None = None, out: Path | None = None, studies: int = 260, epochs: int | None = None, seed: int = 0, device: str = "cpu",
          resume: bool = False, anatomy: Path | None = None, report: Callable[..., None] = lambda *a, **k: None, base: Path | None = None,
          pictures: Path | None = None, minutes: float | None = None, slices: Slices | None = None, held_out: Slices | None = None,
-         real: list[LabelledPicture] | None = None, picture_net: PictureNet | None = None, frozen: bool = False, batch: int = 24,
-         steps_an_epoch: int = 100, config: EncoderConfig | None = None) -> dict[str, Any]:
+         real: list[LabelledPicture] | None = None, picture_net: PictureNet | None = None, frozen: bool = False, batch: int = BATCH,
+         workers: int = 1, steps_an_epoch: int = 100, config: EncoderConfig | None = None) -> dict[str, Any]:
     """Train both nets and write a model folder.
 
     Args:
@@ -213,6 +223,8 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
         anatomy: folder of label maps; the last fifth of the heads is held out for the calibration.
         frozen: keep the picture net of `base` as it is.
         minutes: stop the second net by the clock; the learning rate falls to nothing by then.
+        batch: simulated slices in a step of the second net; half as many real ones are added.
+        workers: processes that simulate, and that draw the batches ahead of the second net.
     """
     out = Path(out or MODELS / "findings")
     out.mkdir(parents=True, exist_ok=True)
@@ -222,11 +234,12 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     if anatomy is None and data and (Path(data) / "synthseg_labelmaps").is_dir():
         anatomy = Path(data) / "synthseg_labelmaps"
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
     count = len(list_anatomies(anatomy))
     cut = max(1, round(count * 0.8))
-    slices = slices or make_slices(studies, seed + 1, anatomy, slice(0, cut), report)
-    held_out = held_out or make_slices(max(12, studies // 4), seed + 90, anatomy, slice(cut if count > 1 else 0, None), report)
+    slices = slices or make_slices(studies, seed + 1, anatomy, slice(0, cut), report, workers)
+    held_out = held_out or make_slices(max(12, studies // 4), seed + 90, anatomy, slice(cut if count > 1 else 0, None), report, workers)
+    fold = folds([p.group for p in real], FOLDS)
+    taught = RealSlices([p for p, k in zip(real, fold, strict=True) if k != HELD_OUT_FOLD]) if real else None
     begun = time.monotonic()
     started = load_nets(Path(base)) if base else None
     if frozen:
@@ -244,10 +257,9 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     checkpoint, clock, step, steps = out / "checkpoint.safetensors", time.monotonic(), 0, epochs * steps_an_epoch
     if resume and checkpoint.exists():
         step = restore(checkpoint, net, optimiser)
+    coming = draw_ahead(Draws(slices, taught, batch, seed), range(step, steps), workers)
     running = 0.0
     first_step, peak = step, 1e-3 if started else 2.5e-3
-    fold = folds([p.group for p in real], FOLDS)
-    taught = RealSlices([p for p, k in zip(real, fold, strict=True) if k != HELD_OUT_FOLD]) if real else None
     while step < steps:
         rate = schedule(step / steps if minutes is None else (time.monotonic() - clock) / (60 * minutes), peak)
         if rate is None:
@@ -255,11 +267,8 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
         for group in optimiser.param_groups:
             group["lr"] = rate
         net.train()
-        images, present, outlines, halves = next(batches(slices, batch, rng))
-        answers, _ = net(images.to(device, memory_format=torch.channels_last))
-        loss = loss_of(answers, present.to(device), outlines.to(device), halves.to(device))
-        if taught is not None:
-            loss = loss + real_loss(net, taught, rng, batch // 2, device)
+        with torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda")):
+            loss = loss_of_batch(net, next(coming), device)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 2.0)
@@ -271,8 +280,8 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
             report(step, steps, loss=running, minutes=(time.monotonic() - begun) / 60)
     from vision.findings import calibrate
 
-    net.eval().cpu()
-    calibration, figures = calibrate(net, held_out, report)
+    calibration, figures = calibrate(net.eval(), held_out, report, device)
+    net.cpu()
     parts: tuple[tuple[str, nn.Module], ...] = (("net", net), ("picture", picture_net))
     tensors = {f"{part}.{name}": to_half(value) for part, module in parts for name, value in module.state_dict().items()}
     settings = {"version": VERSION, "encoder": vars(config), "calibration": calibration}
@@ -312,17 +321,50 @@ def schedule(done: float, peak: float) -> float | None:
     return peak * (min(1.0, done / 0.06 + 0.05) if done < 0.06 else 0.5 * (1 + math.cos(math.pi * (done - 0.06) / 0.94)) + 1e-3)
 
 
-def batches(data: Slices, batch: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    while True:
-        index = pick(data, batch, rng)
-        images, outlines, halves = augment(data, index, rng)
+class RealBatch(NamedTuple):
+    images: Tensor          # (B, 5, S, S)
+    blood: Tensor           # (B, S, S) bool
+    bleeds: Tensor          # (B,) bool
+    outlined: Tensor        # (B,) bool, whether somebody drew where blood lies
+
+
+class Batch(NamedTuple):
+    images: Tensor          # (B, 5, S, S)
+    present: Tensor         # (B, SLICE_CODES)
+    outlines: Tensor        # (B, OUTLINES, S, S)
+    halves: Tensor          # (B, S/2, S/2)
+    real: RealBatch | None
+
+
+class Draws(Dataset[Batch]):
+    """Every step's batch; it follows from (seed, step) alone."""
+
+    def __init__(self, slices: Slices, real: RealSlices | None, batch: int, seed: int) -> None:
+        self.slices, self.real, self.batch, self.seed = slices, real, batch, seed
+
+    def __getitem__(self, step: int) -> Batch:
+        rng = np.random.default_rng([self.seed, step])
+        torch.manual_seed(int(rng.integers(2**31)))
+        images, outlines, halves = augment(self.slices, pick(self.slices, self.batch, rng), rng)
         sizes = outlines.sum((2, 3))
         present = torch.cat([(sizes[:, :5] >= MIN_PIXELS).any(1, keepdim=True), sizes[:, :5] >= MIN_PIXELS, sizes[:, 5:] >= 3], 1).float()
-        yield images, present, outlines, halves
+        return Batch(images, present, outlines, halves, draw_real(self.real, rng, self.batch // 2) if self.real is not None else None)
 
 
-def real_loss(net: FindingNet, real: RealSlices, rng: np.random.Generator, batch: int, device: str) -> Tensor:
-    """Real pictures teach where no blood is, and where blood is of any kind; a kind only where it is known."""
+def draw_ahead(draws: Draws, steps: range, workers: int) -> Iterator[Batch]:
+    """The batches of `steps` in their order, drawn by other processes where there are several workers."""
+    if workers <= 1:
+        return map(draws.__getitem__, steps)
+    return iter(DataLoader(draws, batch_size=None, sampler=steps, num_workers=workers))
+
+
+def loss_of_batch(net: FindingNet, batch: Batch, device: str) -> Tensor:
+    images, present, outlines, halves = (t.to(device) for t in batch[:4])
+    loss = loss_of(net(images.contiguous(memory_format=torch.channels_last))[0], present, outlines, halves)
+    return loss + real_loss(net, batch.real, device) if batch.real is not None else loss
+
+
+def draw_real(real: RealSlices, rng: np.random.Generator, batch: int) -> RealBatch:
     index = np.array([pool[rng.integers(len(pool))] for pool in (real.pools[i % len(real.pools)] for i in range(batch))])
     stack = torch.cat([torch.from_numpy(real.images[index]).float() / 255, torch.from_numpy(real.blood[index]).float()[:, None]], 1)
     stack = move(stack, rng, True)
@@ -336,8 +378,13 @@ def real_loss(net: FindingNet, real: RealSlices, rng: np.random.Generator, batch
         else:
             channels = functional.pad(spoil(grey[b, 1].clone(), rng)[None], (0, 0, 0, 0, 0, 4))
         seen.append(channels)
-    answers = net(torch.stack(seen).to(device, memory_format=torch.channels_last))[0]
-    bleeds, outlined = (torch.from_numpy(v[index]).to(device) for v in (real.bleeds, real.outlined))
+    return RealBatch(torch.stack(seen), blood, *(torch.from_numpy(v[index]) for v in (real.bleeds, real.outlined)))
+
+
+def real_loss(net: FindingNet, batch: RealBatch, device: str) -> Tensor:
+    """Real pictures teach where no blood is, and where blood is of any kind; a kind only where it is known."""
+    images, blood, bleeds, outlined = (t.to(device) for t in batch)
+    answers = net(images.contiguous(memory_format=torch.channels_last))[0]
     drawn, parenchymal = outlined | ~bleeds, outlined & bleeds
     kinds, outlines = answers["classify"][:, :6], answers["segment"][:, :5]
     loss = functional.binary_cross_entropy_with_logits(kinds[:, 0], bleeds.float())
@@ -347,7 +394,7 @@ def real_loss(net: FindingNet, real: RealSlices, rng: np.random.Generator, batch
         loss = loss + 0.5 * functional.softplus(-kinds[parenchymal, 1 + TYPES.index("intraparenchymal")]).mean()
     most = outlines.amax(1)[drawn]
     weight = torch.tensor(3.0, device=device)
-    return loss + 4 * functional.binary_cross_entropy_with_logits(most, blood.to(device)[drawn].float(), pos_weight=weight)
+    return loss + 4 * functional.binary_cross_entropy_with_logits(most, blood[drawn].float(), pos_weight=weight)
 
 
 def like_hounsfield(grey: Tensor) -> Tensor:
