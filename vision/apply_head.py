@@ -13,7 +13,7 @@ from scipy.spatial.distance import pdist
 from data.errors import InputError
 from data.model_files import load_model
 from data.records import Volume
-from vision.heads import Head, head_named
+from vision.heads import CLASSED, Head, head_named
 from vision.heads.channels import B_S_MM2, UNIT_NAMES, UNITS
 from vision.heads.examples import Example, make_example
 from vision.heads.explain import left_out, occlusion
@@ -25,7 +25,6 @@ Floats = NDArray[np.float32]
 COARSER_MAX = 4.0           # times the slice thickness taught: more is refused
 APART = 0.5                 # of the smallest side of a voxel: series further apart are not on one grid
 DECIDES = 0.05              # a fall of the probability below this is not worth pointing at
-EXPLAINED = ("category", "volumes")
 SHORTEST = 40               # time points of a series in which networks can be told from noise
 Grid = tuple[int, int, int]
 PLANES = ("axial", "oblique", "unknown", "")
@@ -70,7 +69,7 @@ class HeadModel:
         Raises: InputError naming the channel.
         """
         head = self.head
-        if explain and head.task not in EXPLAINED:
+        if explain and head.task not in CLASSED:
             raise InputError(f"--explain is for heads that answer a class, {head.name} answers {', '.join(head.outputs)}; leave it out")
         if head.task in ("volumes", "rebuild"):
             return self.without_images(dict(numbers or {}), explain)
@@ -91,7 +90,7 @@ class HeadModel:
                                spacing_mm=spacing, truth=dict(numbers or {}))
         example = self.example(case)
         answer = TASKS[head.task].predict(head, self.net, example, self.device)
-        if head.task == "category":
+        if head.task in ("category", "picture"):
             heat = self.heat(example, shape, notes) if explain else {}
             return HeadAnswer(measures=classes(head, answer), notes=notes, heat=heat)
         if head.task == "series":
@@ -123,7 +122,7 @@ class HeadModel:
         return slices, rows, columns
 
     def heat(self, example: Example, shape: Grid, notes: list[str]) -> dict[str, Floats]:
-        likeliest, fall = occlusion(lambda e: TASKS["category"].predict(self.head, self.net, e, self.device), example)
+        likeliest, fall = occlusion(lambda e: TASKS[self.head.task].predict(self.head, self.net, e, self.device), example)
         name, most = self.head.outputs[likeliest], float(fall.max())
         notes.append(f"the probability of {name} falls by at most {most:.2f} where a part of the image is hidden"
                      + ("; no one place decides" if most < DECIDES else ""))
@@ -216,7 +215,7 @@ def check(head: Head, channels: Mapping[str, Volume], config: Mapping[str, Any])
             raise InputError(f"{name} is {volume.modality or 'no CT'} in '{volume.units or 'arbitrary units'}', expected CT in HU")
         if head.modality == "MR" and (ct or volume.modality not in ("", "MR", "OT", "PT")):
             raise InputError(f"{name} is {'CT' if ct else volume.modality}, expected MR")
-        if volume.orientation not in PLANES and head.task != "category":
+        if volume.orientation not in PLANES and head.task not in CLASSED:
             raise InputError(f"{name} is {volume.orientation}, expected axial slices; reformat it to axial")
         series = volume.pixels.shape[0] if volume.pixels.ndim == 4 else 1
         if name == "DIFFUSION" and series != head.series:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vision.heads import Head
+from vision.heads import CLASSED, Head
 from vision.heads.examples import Example
 from vision.heads.tasks import truth_masks
 from vision.metrics import bootstrap
@@ -13,7 +13,7 @@ from vision.metrics import bootstrap
 BINS = 10
 LEAST = 0.01            # a point given less is not counted: nearly all of a volume is, and would hide the rest
 OF = {"outline": f"points given {LEAST:.0%} or more", "detect": "candidates",
-      "category": "patients, the class given", "volumes": "patients, the class given"}
+      **dict.fromkeys(CLASSED, "patients, the class given")}
 Counts = NDArray[np.float64]        # (BINS, 3): how many, sum of their probabilities, how many are true
 
 

@@ -14,7 +14,7 @@ from data.model_files import load_model
 from vision import train_head
 from vision.calibration import OF, Counts, calibration, counts_of
 from vision.head_pictures import plot_examples, plot_reliability
-from vision.heads import HEADS, Head, head_named
+from vision.heads import CLASSED, HEADS, Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples
 from vision.heads.tasks import TASKS, Scores
 from vision.metrics import bootstrap, class_figures
@@ -95,7 +95,7 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
 
 def taught_cases(head: Head, folder: Path) -> int:
     """What a floor learns from: a class as many cases as the head did, else FLOOR_CASES, whose points are many."""
-    if head.task not in ("category", "volumes"):
+    if head.task not in CLASSED:
         return FLOOR_CASES
     return int(json.loads((folder / "card.json").read_text())["trained_on"]["train"])
 
@@ -105,7 +105,7 @@ def taught_cases(head: Head, folder: Path) -> int:
 def summary(head: Head, rows: Rows) -> dict[str, list[float]]:
     """Figure -> [value, low, high], 95 % by drawing patients again."""
     found: dict[str, list[float]] = {}
-    if head.task in ("category", "volumes"):
+    if head.task in CLASSED:
         for key in ("accuracy", "auc", "ece"):
             found[key] = interval(rows, lambda drawn, key=key: classes_of(drawn)[key])
         for extra, pair in (("auc normal against alzheimer", ("normal", "alzheimer")),):

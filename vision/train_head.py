@@ -4,6 +4,7 @@ Each step's batch and dropout follow from (seed, step) alone, so that a run that
 """
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,8 +22,9 @@ from data.errors import InputError, OutputError
 from data.head_images import own_cases, real_cases
 from data.model_files import from_int8, load_model, save_model, to_int8
 from vision.checkpoints import keep, restore
-from vision.heads import Head, head_named
+from vision.heads import CLASSED, Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples, split_counts
+from vision.heads.picture_class import PictureClass
 from vision.heads.tasks import TASKS, Batch, predict_outline, score_outline, truth_masks
 from vision.heads.two_stage import TwoStage
 from vision.heads.unet import PatchDiscriminator, fused
@@ -30,14 +32,14 @@ from vision.losses import fool_loss, judge_loss
 
 EPOCH = 100                 # steps
 PATIENCE = 8                # epochs without a better validation after which training stops
-VALIDATED, CLASSED = 10, 200    # cases that validate, and of heads that answer with a class
+VALIDATED, ANSWERED = 10, 200   # cases that validate, and of heads that answer with a class
 SECOND_FROM = 0.65          # share of the training after which the second stage of a head learns
-PEAK = 2e-3
 SIZE, EPOCHS = 80, 20       # cases and epochs unless asked otherwise; the review's transfer learning had 80 cases
 AHEAD = 3                   # batches drawn ahead
 OWN_LEAST = 8               # patients of a department's own
 WAIT = timedelta(hours=12)  # that processes wait for each other: the first one simulates all cases alone
 FORMAT = "head-1"
+ENCODERS = re.compile(r"(^|\.)down\.|^stem\.|^blocks\.")     # names of an encoder's weights
 
 
 @dataclass
@@ -48,14 +50,15 @@ class Run:
     best: float = math.inf
     stale: int = 0
     stage: int = 0              # 1: the second stage learns
+    turned: float = SECOND_FROM     # share that was done when it began to
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
 
 
 def main(name: str, data: Path | None = None, out: Path | None = None, size: int | None = None, epochs: int | None = None, seed: int = 0,
          device: str = "cpu", resume: bool = False, base: Path | None = None, minutes: float | None = None, frozen: bool = False,
-         workers: int | None = None, anatomy: Path | None = None, real: bool = False, report: Callable[..., None] = lambda *a, **k: None,
-         examples: dict[str, list[Example]] | None = None) -> dict[str, Any]:
+         workers: int | None = None, batch: int | None = None, anatomy: Path | None = None, real: bool = False,
+         report: Callable[..., None] = lambda *a, **k: None, examples: dict[str, list[Example]] | None = None) -> dict[str, Any]:
     """Train the head `name` into the folder `out`; its validation figure and what it took.
 
     Args:
@@ -65,6 +68,8 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
         minutes: stop by the clock instead of after `epochs`.
         base: folder of a head whose weights to start from, where names and shapes are the same; `frozen` keeps its encoder as it is.
         real: learn from the row's public set of real images under `data` (an eighth of the patients stops the training), best from a `base`.
+        workers: processes that simulate, and threads that draw the batches.
+        batch: cases in a step, unless as many as the head's task says; a GPU takes more.
         examples: made ready, by split, where a caller has them.
     """
     head = head_named(name)
@@ -91,12 +96,14 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if base is not None:
         start_from(net, Path(base), frozen)
+    elif isinstance(net, PictureClass):
+        net.start_from_imagenet()
     modules: dict[str, nn.Module] = {"net": net}
-    optimisers: dict[str,
-                     torch.optim.Optimizer] = {"net": torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], PEAK, weight_decay=0.01)}
+    optimisers: dict[str, torch.optim.Optimizer] = {
+        "net": torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], task.peak, weight_decay=0.01)}
     if "adversarial" in head.loss:
         modules["judge"] = PatchDiscriminator(len(head.outputs)).to(device)
-        optimisers["judge"] = torch.optim.AdamW(modules["judge"].parameters(), PEAK / 4, betas=(0.5, 0.9))
+        optimisers["judge"] = torch.optim.AdamW(modules["judge"].parameters(), task.peak / 4, betas=(0.5, 0.9))
     run, best, checkpoint = Run(), dict[str, Tensor](), out / "checkpoint.safetensors"
     if resume and checkpoint.exists():
         best, facts = restore(checkpoint, modules, optimisers)
@@ -104,21 +111,21 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
     begun, steps = time.monotonic() - run.seconds, (epochs or EPOCHS) * EPOCH
     second = task.second
     pool = second.pool(head, net, examples["train"], device, seed) if second and run.stage else None
-    with ThreadPoolExecutor(1) as drawer:
+    with ThreadPoolExecutor(workers or 1) as drawer:
         coming: dict[int, Future[Batch]] = {}
         while ((done := progress(run, steps, begun, minutes, world, device)) < 1
                and (run.stale < PATIENCE or (second and not run.stage))):
             if second and not run.stage and (done >= SECOND_FROM or run.stale >= PATIENCE):
                 net.load_state_dict(best or net.state_dict())
-                run.stage, run.stale = 1, 0
+                run.stage, run.stale, run.turned = 1, 0, done
                 if head.task == "detect":                       # scored by its outlines until now
                     run.best = math.inf
                 pool = second.pool(head, net, examples["train"], device, seed)
-            for step in range(run.step, run.step + AHEAD):
+            for step in range(run.step, run.step + AHEAD * (workers or 1)):
                 if step not in coming and pool is None:
-                    coming[step] = drawer.submit(draw, head, examples["train"], [seed, step, rank])
-            batch = second.draw(pool, np.random.default_rng([seed, run.step, rank])) if second and pool else coming.pop(run.step).result()
-            learn(head, modules, optimisers, batch, rate(done), run, device, world, [seed, run.step, rank])
+                    coming[step] = drawer.submit(draw, head, examples["train"], [seed, step, rank], batch or task.batch)
+            drawn = second.draw(pool, np.random.default_rng([seed, run.step, rank])) if second and pool else coming.pop(run.step).result()
+            learn(head, modules, optimisers, drawn, rate(of_stage(done, run) if second else done), run, device, world, [seed, run.step, rank])
             run.step += 1
             last = progress(run, steps, begun, minutes, world, device) >= 1
             if run.step % (second.epoch if second and run.stage else EPOCH) == 0 or last:
@@ -136,15 +143,15 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
         for waiting in coming.values():
             waiting.cancel()
     net.load_state_dict(best or net.state_dict())
-    asked = (("data", data), ("size", size), ("epochs", epochs), ("minutes", minutes), ("base", base), ("seed", seed))
+    asked = (("data", data), ("size", size), ("epochs", epochs), ("minutes", minutes), ("batch", batch), ("base", base), ("seed", seed))
     command = f"wetread train {name}" + "".join(f" --{word} {value}" for word, value in asked if value) + " --real" * real + " --frozen" * frozen
     return finish(head, net.eval().cpu(), run, out, examples, seed, data, base, command) if rank == 0 else {}
 
 
 # ---------------------------------------------------------------- a step
 
-def draw(head: Head, examples: Sequence[Example], key: list[int]) -> Batch:
-    return TASKS[head.task].draw(head, examples, np.random.default_rng(key), TASKS[head.task].batch)
+def draw(head: Head, examples: Sequence[Example], key: list[int], batch: int) -> Batch:
+    return TASKS[head.task].draw(head, examples, np.random.default_rng(key), batch)
 
 
 def learn(head: Head, modules: dict[str, nn.Module], optimisers: dict[str, torch.optim.Optimizer], batch: Batch, pace: float, run: Run, device: str,
@@ -155,14 +162,17 @@ def learn(head: Head, modules: dict[str, nn.Module], optimisers: dict[str, torch
     for optimiser in optimisers.values():
         for group in optimiser.param_groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * pace
-    with torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda")):
+    half = torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda"))
+    with half:
         loss = task.second.loss(net, batch) if task.second and run.stage else task.loss(head, net, batch)
         if "judge" in modules:
             loss = loss + 0.02 * fool_loss(modules["judge"](batch["made"]))
     step(net, optimisers["net"], loss, world)
     if "judge" in modules:
         judge = modules["judge"].train()
-        step(judge, optimisers["judge"], judge_loss(judge(batch["targets"]), judge(batch["made"].detach())), world)
+        with half:
+            found_out = judge_loss(judge(batch["targets"]), judge(batch["made"].detach()))
+        step(judge, optimisers["judge"], found_out, world)
     value = float(loss.detach())
     if run.step % EPOCH == 0 or not run.history:
         run.history.append({"step": run.step, "loss": value})
@@ -180,6 +190,11 @@ def step(net: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, world: 
             grad.copy_(mean.view(grad.shape))
     nn.utils.clip_grad_norm_(net.parameters(), 1.0)
     optimiser.step()
+
+
+def of_stage(done: float, run: Run) -> float:
+    """The share of its own stage: each ends as slowly as a training of one stage does."""
+    return (done - run.turned) / max(1 - run.turned, 1e-6) if run.stage else min(1.0, done / SECOND_FROM)
 
 
 def rate(done: float) -> float:
@@ -279,7 +294,7 @@ def split_own(head: Head, cases: Sequence[Any]) -> dict[str, list[Example]]:
 def validate(head: Head, net: nn.Module, examples: Sequence[Example], device: str, stage: int) -> float:
     net.eval()
     task, values = TASKS[head.task], []
-    for example in examples[:CLASSED if head.task in ("category", "volumes") else VALIDATED]:
+    for example in examples[:ANSWERED if head.task in CLASSED else VALIDATED]:
         if head.task == "detect" and not stage:
             assert isinstance(net, TwoStage)
             values.append(score_outline(head, predict_outline(head, net.map, example, device), example)["validation"])
@@ -291,15 +306,16 @@ def validate(head: Head, net: nn.Module, examples: Sequence[Example], device: st
 def start_from(net: nn.Module, folder: Path, frozen: bool) -> None:
     """Weights of another head, where names and shapes are the same: the shared encoder above all; a classifier takes a whole U-Net as its own."""
     _, tensors = load_model(folder)
-    own, inside = net.state_dict(), "unet." if hasattr(net, "unet") and not any(k.startswith("unet.") for k in tensors) else ""
+    own = {k: v.cpu().numpy() for k, v in net.state_dict().items()}
+    inside = "unet." if hasattr(net, "unet") and not any(k.startswith("unet.") for k in tensors) else ""
     named = {inside + k: v for k, v in from_int8(tensors).items()}
-    fitting = {k: torch.from_numpy(v.reshape(own[k].shape)) for k, v in named.items() if k in own and rows(own[k].numpy()).shape == rows(v).shape}
-    if not any(k.startswith("down.") or ".down." in k for k in fitting):
+    fitting = {k: torch.from_numpy(v.reshape(own[k].shape)) for k, v in named.items() if k in own and rows(own[k]).shape == rows(v).shape}
+    if not any(ENCODERS.search(k) for k in fitting):
         raise InputError(f"{folder} has no encoder that fits this head; give a head of the same width and channels")
     net.load_state_dict(fitting, strict=False)
     if frozen:
         for name, p in net.named_parameters():
-            p.requires_grad_(not (name in fitting and "down." in name))
+            p.requires_grad_(not (name in fitting and ENCODERS.search(name)))
 
 
 def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, list[Example]], seed: int, data: Path | None,

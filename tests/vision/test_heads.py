@@ -6,7 +6,7 @@ import torch
 from data.model_files import MODELS, to_int8
 from data.simulate.recipes import RECIPES
 from tests.vision.heads_material import tiny_case, tiny_examples
-from vision.heads import HEADS, tasks
+from vision.heads import CLASSED, HEADS, tasks
 from vision.heads.examples import make_example
 from vision.heads.infer import planes
 from vision.heads.tasks import TASKS
@@ -24,7 +24,7 @@ def test_a_row_names_channels_and_outputs_that_its_recipe_has(name):
         assert {*head.inputs, *head.outputs} <= set(recipe.channels)
     if head.task in ("outline", "detect"):
         assert set(head.inputs) <= set(recipe.channels) and (head.exclusive or set(head.outputs) <= set(recipe.masks))
-    if head.task in ("category", "volumes"):
+    if head.task in CLASSED:
         assert head.outputs == recipe.categories
     assert head.start in ("", *head.inputs) and head.better in ("higher", "lower") and head.bar
 
@@ -44,7 +44,7 @@ def test_a_row_learns_answers_and_is_scored_beside_its_floor(name):
     assert np.isfinite(scores["validation"])
     floor = task.score(head, head.floor(head, examples)(examples[0]), examples[0])
     assert set(floor) >= {"validation"}
-    if head.task not in ("category", "volumes", "detect"):
+    if head.task not in (*CLASSED, "detect"):
         assert head.metric in scores and head.metric in floor
 
 

@@ -21,6 +21,7 @@ class Head:
         detect     as outline in two stages: candidates, then a judge of each
         image      one image an output, from `start` on where the answer is a change of an input
         category   one class a volume
+        picture    one class a picture
         volumes    one class a patient, from volumes, age and sex
         rebuild    an image from raw data, one output an undersampling
         series     the networks in a time series
@@ -59,6 +60,7 @@ class Head:
 
 
 REVIEW = "2018 review"
+CLASSED = ("category", "picture", "volumes")        # tasks that answer with a class
 SENSING = (("compressed sensing (total variation)", floors.compressed_sensing),)
 FINDINGS = {"task": "program", "programs": ("vision.train_findings", "vision.evaluate_findings"), "weights": "findings", "modality": "CT",
             "network": "encoder and picture net", "loss": "cross-entropy+dice"}
@@ -83,8 +85,8 @@ ROWS = (
          "better than non-local means", "", floors.non_local_means, "non-local means", modality="CT", loss="l1+ssim", start="LOW_DOSE"),
     # ---------------------------------------------------------------- tumours, lesions
     Head("tumour_type", "glioma, meningioma, pituitary tumour or none on one MR picture: a demonstration, 'none' is readable from the sequence",
-         "category", "tumour_type", ("MR",), ("glioma", "meningioma", "none", "pituitary"), "accuracy", "real tumor4 by group: >= 0.92",
-         "small CNN 0.76-0.83", floors.grey_levels, "grey levels, logistic regression", network="slices", loss="cross-entropy", real="tumor4"),
+         "picture", "tumour_type", ("MR",), ("glioma", "meningioma", "none", "pituitary"), "accuracy", "real tumor4 by group: >= 0.92",
+         "small CNN 0.76-0.83", floors.grey_levels, "grey levels, logistic regression", network="picture net", loss="cross-entropy", real="tumor4"),
     Head("tumour_segmentation", "whole tumour, core and enhancing part on MR, mL", "outline", "tumour_segmentation", ("T1", "T1CE", "T2", "FLAIR"),
          ("whole", "core", "enhancing"), "dice", "simulated Dice >= 0.90 / 0.85 / 0.82", f"0.72-0.87 ({REVIEW})", floors.threshold, "a threshold"),
     Head("flair_lesions", "lesion on FLAIR, mL", "outline", "flair_lesions", ("FLAIR",), ("lesion",), "dice",

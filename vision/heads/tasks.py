@@ -20,6 +20,7 @@ from vision.heads.clinical import VALUES, Clinical, patient_values
 from vision.heads.examples import Example
 from vision.heads.infer import NEIGHBOURS, planes
 from vision.heads.next_time import STRETCH, NextTime, match_maps
+from vision.heads.picture_class import PictureClass
 from vision.heads.two_stage import TwoStage, candidates, patches
 from vision.heads.unet import UNet, UNetConfig
 from vision.heads.unrolled import Unrolled, UnrolledConfig
@@ -52,6 +53,7 @@ class Task:
     predict: Callable[[Head, nn.Module, Example, str], Any]
     score: Callable[[Head, Any, Example], Scores]
     batch: int = 8
+    peak: float = 2e-3          # rate of learning at its highest
     second: "Second | None" = None
 
 
@@ -469,6 +471,49 @@ def score_category(head: Head, probability: NDArray[np.float32], example: Exampl
         f"p{k}": float(p) for k, p in enumerate(probability)}
 
 
+# ---------------------------------------------------------------- classes of single pictures
+
+def build_picture(head: Head) -> nn.Module:
+    return PictureClass(len(head.outputs))
+
+
+def draw_picture(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
+    """Classes alike, a picture each, turned and lit as another scanner might."""
+    classes = [c for c in ([e for e in examples if e.facts["category"] == k] for k in range(len(head.outputs))) if c]
+    pictures, labels = [], []
+    for _ in range(batch):
+        own = classes[rng.integers(len(classes))]
+        example = own[rng.integers(len(own))]
+        inputs = example["inputs"]
+        pictures.append(torch.from_numpy(np.asarray(inputs[0, [int(rng.integers(inputs.shape[1]))]], np.float32)))
+        labels.append(int(example.facts["category"]))
+    side = side_of(max(p.shape[1] for p in pictures), max(p.shape[2] for p in pictures))
+    squares = torch.stack([fit_square(p, side) for p in pictures])
+    moved = move(squares, rng.normal(0, 0.04, (batch, 2)), side, rng)
+    return {"pictures": look(moved, rng), "labels": torch.tensor(labels)}
+
+
+def fit_square(picture: Tensor, side: int) -> Tensor:
+    """(1, H, W) in the middle of a square, made smaller where it must."""
+    longest = max(picture.shape[1:])
+    if longest > side:
+        picture = functional.interpolate(picture[None], scale_factor=side / longest, mode="bilinear", antialias=True)[0]
+    high, wide = side - picture.shape[1], side - picture.shape[2]
+    return functional.pad(picture, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
+
+
+def loss_picture(head: Head, net: nn.Module, batch: Batch) -> Tensor:
+    return functional.cross_entropy(net(batch["pictures"])[:, 0], batch["labels"], label_smoothing=0.05)
+
+
+def predict_picture(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
+    """The mean over the slices and their mirror images."""
+    with torch.inference_mode():
+        pictures = torch.from_numpy(np.asarray(example["inputs"][0], np.float32))[None].to(device)
+        logits = torch.cat([net(pictures), net(pictures.flip(-1))], 1)[0].float()
+    return torch.softmax(logits, 1).mean(0).cpu().numpy()
+
+
 # ---------------------------------------------------------------- volumes, age and sex
 
 def build_volumes(head: Head) -> nn.Module:
@@ -575,6 +620,7 @@ TASKS = {
     "image": Task(build_image, draw_image, loss_image, predict_image, score_image),
     "category": Task(build_category, draw_category, loss_category, predict_category, score_category, batch=4,
                      second=Second(answers_of, draw_answers, loss_answers, 500)),
+    "picture": Task(build_picture, draw_picture, loss_picture, predict_picture, score_category, batch=32, peak=6e-4),
     "volumes": Task(build_volumes, draw_volumes, loss_volumes, predict_volumes, score_category, batch=64),
     "rebuild": Task(build_rebuild, draw_rebuild, loss_rebuild, predict_rebuild, score_rebuild, batch=2),
     "series": Task(build_series, draw_series, loss_series, predict_series, score_series, batch=4),
