@@ -48,7 +48,10 @@ SCREENS = (
     Screen("enhancement", "tumour_segmentation", lambda m: m["enhancing"] > 0, "enhancing", 0.05),
     Screen("flair_lesion", "flair_lesions", lambda m: m["lesion"] > 0, "lesion", 0.3),
     Screen("white_matter_disease", "white_matter_lesions", lambda m: m["lesion"] > 0, "lesion", 0.05),
+    Screen("hydrocephalus", "structures", lambda m: m["ventricles"] > 0, "ventricles", 0.5),
+    Screen("hippocampal_atrophy", "structures", lambda m: m["hippocampus"] > 0, "hippocampus"),
 )
+ANY_CONTRAST = ("T1", "FLAIR", "T2")        # what a head that reads any contrast is given, the first that is there
 FLAIR_READERS = ("flair_lesion", "white_matter_disease")       # each is told how much the other one sees
 
 
@@ -124,7 +127,9 @@ class MrFindingModel:
         answers: dict[str, tuple[int, HeadAnswer, dict[str, Volume]]] = {}
         for name, model in self.heads.items():
             inputs = model.head.inputs
-            if not set(inputs) <= set(chosen):
+            if inputs == ("IMAGE",):
+                inputs = tuple(role for role in ANY_CONTRAST if role in chosen)[:1]
+            if not inputs or not set(inputs) <= set(chosen):
                 continue
             placed = together({role: volumes[chosen[role]] for role in inputs})
             if placed is None:
@@ -133,7 +138,7 @@ class MrFindingModel:
             channels, more = placed
             at = chosen[inputs[0]]
             frames.setdefault(at, frame_of(volumes[at]))
-            answer = model.apply(channels)
+            answer = model.apply(channels if set(model.head.inputs) <= set(channels) else {"IMAGE": channels[inputs[0]]})
             notes += [*more, *answer.notes]
             answers[name] = at, answer, channels
         if not answers:
@@ -184,6 +189,8 @@ def look(screen: Screen, at: int, answer: HeadAnswer, channels: Mapping[str, Vol
     evidence = [sure, float(np.log(ml + 0.05))]
     if screen.code == "acute_infarct":
         evidence.append(relative_adc(channels["ADC"].pixels, mask, frame))
+    if screen.head == "structures":
+        evidence += shares_of_brain(mask, answer.masks)
     if screen.counted:
         evidence.append(log_odds(answer.chances[1]) if len(answer.chances) > 1 else -6.0)
     return Seen(screen.code, at, mask, tuple(round(v, 5) for v in evidence), ml, largest, longest_mm(mask, first.spacing_mm), count, frame.side(mask))
@@ -205,6 +212,12 @@ def relative_adc(adc: NDArray[np.float32], mask: Mask, frame: Frame) -> float:
     if not mask.any() or not inside.any():
         return 1.0
     return float(adc[mask].mean() / np.median(adc[inside]))
+
+
+def shares_of_brain(mask: Mask, structures: Mapping[str, NDArray[np.uint8]]) -> list[float]:
+    """Logarithms of the mask and of the fluid outside the ventricles, each over the brain: wide ventricles beside wide sulci are no hydrocephalus."""
+    brain = 1.0 + sum(float(structures[name].sum()) for name in ("grey matter", "white matter", "deep nuclei", "hippocampus"))
+    return [float(np.log((part.sum() + 1.0) / brain)) for part in (mask, structures["CSF"])]
 
 
 def one_story(findings: list[Finding]) -> list[Finding]:

@@ -16,7 +16,9 @@ from vision.mr_measure import ONE_SIDED, frame_of, likeness, longest_mm
 
 VERSION = "mr-findings-1"
 # recipe -> its share of the studies; each has the sequences of its own disease, and is a study without the others'
-RECIPES = ("dwi_infarct", "microbleeds", "tumour_segmentation", "ms_plaques", "flair_lesions", "white_matter_disease")
+RECIPES = ("dwi_infarct", "microbleeds", "tumour_segmentation", "ms_plaques", "flair_lesions", "white_matter_disease", "hydrocephalus", "ad_classes")
+# whose ventricles are under no pressure, however old the brain and whatever lies beside them
+FREE_VENTRICLES = ("tumour_segmentation", "ms_plaques", "flair_lesions", "white_matter_disease", "ad_classes")
 SIZES = {"microbleeds": (46, 192, 192)}         # the recipe's own grid is a slab; a study covers the brain
 SEED = {"calibrate": 700_000, "evaluate": 900_000}          # beside every seed that the heads were taught and measured with
 PURE = 0.9                  # of what is stated, hedges left out, as many must be true, or the finding is only hedged
@@ -25,6 +27,7 @@ OFF_MAX = 0.25              # median error of the volume as a share of it, beyon
 MISSED_MAX = 0.05           # of what is called absent, so many may be there, or absence is not said
 FEWEST = 8                  # studies, below which a share is not known
 FIT_FEWEST = 5              # studies with and without a finding, below which nothing is fitted
+ATROPHIC_FROM = 2           # MTA grade from which the simulator calls a hippocampus atrophic
 GRADED = 0.8                # of the grades that must be right, or no grade is told
 Mask = NDArray[np.uint8]
 
@@ -41,6 +44,10 @@ class Truth:
 
 def truths(case: SimulatedCase) -> dict[str, Truth]:
     """By the recipe: what it paints, and what it is known not to hold."""
+    return painted(case) | ({"hydrocephalus": Truth(False)} if case.recipe in FREE_VENTRICLES else {})
+
+
+def painted(case: SimulatedCase) -> dict[str, Truth]:
     masks = case.masks
     if case.recipe == "dwi_infarct":
         [infarct] = case.findings
@@ -61,6 +68,10 @@ def truths(case: SimulatedCase) -> dict[str, Truth]:
     if case.recipe == "white_matter_disease":
         grade = int(case.truth["fazekas"])
         return {"flair_lesion": Truth(False), "white_matter_disease": Truth(grade > 0, masks["lesion"], grade=str(grade) if grade else "")}
+    if case.recipe == "hydrocephalus":
+        return {"hydrocephalus": Truth(case.category == 1)}
+    if case.recipe == "ad_classes":
+        return {"hippocampal_atrophy": Truth(int(case.truth["mta_grade"]) >= ATROPHIC_FROM)}
     raise AssertionError(case.recipe)
 
 
