@@ -294,6 +294,7 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
             "steps": {"picture net": f"as in {started[2]['version']}" if frozen and started else BODY_STEPS + JUDGE_STEPS, "outlines": step},
             "seed": seed,
             "parameters": sum(p.numel() for _, module in parts for p in module.parameters()),
+            "device": f"{torch.cuda.get_device_name(device)}, bfloat16" if device.startswith("cuda") else "CPU",
             "minutes": round((time.monotonic() - begun) / 60, 1), "figures": {"simulated, held-out heads": figures}}
     save_model(out, tensors, settings, card)
     checkpoint.unlink(missing_ok=True)

@@ -145,7 +145,7 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
     net.load_state_dict(best or net.state_dict())
     asked = (("data", data), ("size", size), ("epochs", epochs), ("minutes", minutes), ("batch", batch), ("base", base), ("seed", seed))
     command = f"wetread train {name}" + "".join(f" --{word} {value}" for word, value in asked if value) + " --real" * real + " --frozen" * frozen
-    return finish(head, net.eval().cpu(), run, out, examples, seed, data, base, command) if rank == 0 else {}
+    return finish(head, net.eval().cpu(), run, out, examples, seed, data, base, command, device) if rank == 0 else {}
 
 
 # ---------------------------------------------------------------- a step
@@ -319,7 +319,7 @@ def start_from(net: nn.Module, folder: Path, frozen: bool) -> None:
 
 
 def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, list[Example]], seed: int, data: Path | None,
-           base: Path | None, command: str) -> dict[str, Any]:
+           base: Path | None, command: str, device: str) -> dict[str, Any]:
     """Write the weights (large kernels as int8, the rest as float16), the card and the loss plot; the checkpoint goes."""
     from vision.head_pictures import plot_history
 
@@ -335,7 +335,7 @@ def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, 
             "trained_on": {split: len(rows) for split, rows in examples.items() if split != "test"},
             "heads simulated": None if real else "SynthSeg label maps (BBillot/SynthSeg, Apache-2.0)" if data else "MNI152 (nilearn)",
             "started from": str(base) if base else "nothing", "seed": seed, "parameters": sum(p.numel() for p in net.parameters()),
-            "command": command, "figures": figures}
+            "command": command, "device": device_words(device), "figures": figures}
     try:
         save_model(out, tensors, config, card)
         plot_history(run.history, out / "training.png")
@@ -343,6 +343,10 @@ def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, 
         raise OutputError(f"{out} cannot be written ({error.strerror}); make room, then go on with --resume") from None
     (out / "checkpoint.safetensors").unlink(missing_ok=True)
     return figures
+
+
+def device_words(device: str) -> str:
+    return f"{torch.cuda.get_device_name(device)}, bfloat16" if device.startswith("cuda") else "CPU"
 
 
 def load_head(head: Head, folder: Path | None = None, device: str = "cpu") -> nn.Module:
