@@ -316,7 +316,7 @@ def card(head: Head, figures: dict[str, Any], folder: Path) -> str:
              f"- reads: {', '.join(head.inputs) or 'volumes, age, sex'}; answers: {', '.join(head.outputs)}",
              f"- network: {head.network}, {made['parameters']:,} weights; loss {head.loss}",
              f"- trained on: {made['recipe']}, {json.dumps(made['trained_on'])}, heads {made['heads simulated']}, "
-             f"seed {made['seed']}, {made['figures']['minutes']} minutes, by `{made.get('command', '')}`",
+             f"seed {made['seed']}, {made['figures']['minutes']} minutes on {made.get('device', 'CPU')}, by `{made.get('command', '')}`",
              f"- bar: {head.bar}", f"- published: {head.published or 'no figure'}", f"- measured {figures['date']} by `{figures['command']}`", ""]
     for name, part in figures.items():
         if not isinstance(part, dict):
