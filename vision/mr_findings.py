@@ -51,6 +51,7 @@ SCREENS = (
     Screen("hydrocephalus", "structures", lambda m: m["ventricles"] > 0, "ventricles", 0.5),
     Screen("hippocampal_atrophy", "structures", lambda m: m["hippocampus"] > 0, "hippocampus"),
 )
+VENTRICLES_LEAST_ML = 3.0   # below it they were not found, and nothing follows from their size
 ANY_CONTRAST = ("T1", "FLAIR", "T2")        # what a head that reads any contrast is given, the first that is there
 FLAIR_READERS = ("flair_lesion", "white_matter_disease")       # each is told how much the other one sees
 
@@ -140,6 +141,9 @@ class MrFindingModel:
             frames.setdefault(at, frame_of(volumes[at]))
             answer = model.apply(channels if set(model.head.inputs) <= set(channels) else {"IMAGE": channels[inputs[0]]})
             notes += [*more, *answer.notes]
+            if name == "structures" and (ventricles_ml := fluid_ml(answer, channels)) < VENTRICLES_LEAST_ML:
+                notes.append(f"ventricles of {ventricles_ml:.1f} mL were found, fewer than any head has: hydrocephalus was not looked for")
+                continue
             answers[name] = at, answer, channels
         if not answers:
             raise StudyRefused("sequences", f"the study has {', '.join(sorted(chosen))}, and no head reads these alone; expected FLAIR, "
@@ -159,7 +163,7 @@ class MrFindingModel:
             return Finding("", one.code, row.label, False, round(p, 4), band="state" if p < ABSENT and fit["excludes"] else "omit")
         if band == "hedge" and not fit["hedges"]:
             band = "omit"
-        facts: dict[str, Any] = {"side": one.side if one.side in row.side and fit["sides"] else None}
+        facts: dict[str, Any] = {"side": one.side if one.side in row.side and one.side in fit["sides"] else None}
         if row.volume and fit["measures"]:
             facts["volume_ml"] = round(one.volume_ml, 1)
         if row.size and fit["measures"]:
@@ -179,6 +183,8 @@ def look(screen: Screen, at: int, answer: HeadAnswer, channels: Mapping[str, Vol
     assert first.spacing_mm is not None
     voxel_ml = float(np.prod(first.spacing_mm)) / 1000
     mask = without_specks(screen.outline(answer.masks), screen.least_ml, voxel_ml) if screen.least_ml else screen.outline(answer.masks)
+    if screen.code == "acute_infarct":
+        mask = restricted(mask, channels["ADC"].pixels, frame)
     ml, largest = float(mask.sum()) * voxel_ml, float(largest_part(mask).sum()) * voxel_ml
     chance = answer.probability[screen.chance]
     if answer.chances or HEADS[screen.head].task == "detect":
@@ -206,12 +212,24 @@ def told_of_each_other(seen: list[Seen]) -> list[Seen]:
     return rows
 
 
+def restricted(mask: Mask, adc: NDArray[np.float32], frame: Frame) -> Mask:
+    """The parts of a mask whose diffusion is below the brain's: what is bright on DWI and no darker on ADC is shine-through or an artefact."""
+    parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    kept = [k for k in range(1, count + 1) if relative_adc(adc, parts == k, frame) < 1.0]
+    return np.isin(parts, kept)
+
+
 def relative_adc(adc: NDArray[np.float32], mask: Mask, frame: Frame) -> float:
     """Mean ADC of the mask over the median of the head's points between cortex and water; 1 without a mask."""
     inside = frame.head & (adc > 300) & (adc < 1500)
     if not mask.any() or not inside.any():
         return 1.0
     return float(adc[mask].mean() / np.median(adc[inside]))
+
+
+def fluid_ml(answer: HeadAnswer, channels: Mapping[str, Volume]) -> float:
+    first = next(iter(channels.values()))
+    return float(answer.masks["ventricles"].sum()) * float(np.prod(first.spacing_mm or (0.0,))) / 1000
 
 
 def shares_of_brain(mask: Mask, structures: Mapping[str, NDArray[np.uint8]]) -> list[float]:

@@ -14,7 +14,7 @@ from data.simulate.recipes import simulate
 from vision.mr_findings import ABSENT, HEDGE, SCREENS, STATE, MrFindingModel, Seen, probability
 from vision.mr_measure import ONE_SIDED, frame_of, likeness, longest_mm
 
-VERSION = "mr-findings-1"
+VERSION = "mr-findings-2"
 # recipe -> its share of the studies; each has the sequences of its own disease, and is a study without the others'
 RECIPES = ("dwi_infarct", "microbleeds", "tumour_segmentation", "ms_plaques", "flair_lesions", "white_matter_disease", "hydrocephalus", "ad_classes")
 # whose ventricles are under no pressure, however old the brain and whatever lies beside them
@@ -26,8 +26,10 @@ HEDGED_TRUE = 0.6           # of what is hedged, or a doubtful finding is left o
 OFF_MAX = 0.25              # median error of the volume as a share of it, beyond which no mL are told
 MISSED_MAX = 0.05           # of what is called absent, so many may be there, or absence is not said
 FEWEST = 8                  # studies, below which a share is not known
+DENIED_FEWEST = 60          # of what is called absent, below which none that is there proves little (none of 60: at most 5 %, 95 times in 100)
 FIT_FEWEST = 5              # studies with and without a finding, below which nothing is fitted
 ATROPHIC_FROM = 2           # MTA grade from which the simulator calls a hippocampus atrophic
+SIDES = (("left", "right"), ("bilateral", "midline"))       # told or not together: one part more makes both of one side
 GRADED = 0.8                # of the grades that must be right, or no grade is told
 Mask = NDArray[np.uint8]
 
@@ -187,19 +189,21 @@ def fitted(pairs: list[tuple[Seen, dict[str, Any]]]) -> dict[str, Any]:
     hedged = (p >= HEDGE) & ~empty & ~(stated & states)         # what may not be stated is hedged
     share = {name: float(y[chosen].mean()) if chosen.sum() >= FEWEST else None
              for name, chosen in (("stated", stated), ("hedged", hedged), ("absent", absent))}
-    off = [abs(one.volume_ml - truth["volume_ml"]) / max(truth["volume_ml"], 1.0) for (one, truth), q in zip(pairs, p, strict=True)
-           if q >= HEDGE and truth["present"] and truth["volume_ml"]]
-    sides = [one.side == truth["side"] for (one, truth), q in zip(pairs, p, strict=True) if q >= HEDGE and truth["present"] and truth["side"]]
+    said = [pair for pair, q in zip(pairs, p, strict=True) if q >= HEDGE and pair[0].count and pair[1]["present"]]
+    off = [abs(one.volume_ml - truth["volume_ml"]) / max(truth["volume_ml"], 1.0) for one, truth in said if truth["volume_ml"]]
+    sides = {names: [one.side == truth["side"] for one, truth in said if truth["side"] and one.side in names] for names in SIDES}
+    told = [name for names, right in sides.items() if len(right) >= FEWEST and float(np.mean(right)) >= PURE for name in names]
+    lateral = sides[SIDES[0]]
     whole = logistic(x, y) | {
         "states": bool(states),
         "hedges": share["hedged"] is None or share["hedged"] >= HEDGED_TRUE,
-        "excludes": share["absent"] is not None and share["absent"] <= MISSED_MAX,
+        "excludes": bool(absent.sum() >= DENIED_FEWEST and y[absent].mean() <= MISSED_MAX),
         "measures": bool(off) and float(np.median(off)) <= OFF_MAX,
-        "sides": len(sides) >= FEWEST and float(np.mean(sides)) >= PURE,
+        "sides": told,
         "figures": {"studies": len(y), "there": int(y.sum()), "true of what is stated": rounded(share["stated"]), "stated": int(stated.sum()),
                     "true of what is hedged": rounded(share["hedged"]), "hedged": int(hedged.sum()), "there of what is called absent":
                     rounded(share["absent"]), "called absent": int(absent.sum()), "brier": rounded(float(((p - y) ** 2).mean())),
-                    "side right": rounded(float(np.mean(sides)) if sides else None),
+                    "left or right, and so it is": rounded(float(np.mean(lateral)) if lateral else None), "left or right": len(lateral),
                     "median error of mL": rounded(float(np.median(off)) if off else None)}}
     graded = [(one, truth) for one, truth in pairs if truth["grade"]]
     return whole | (grades(graded) if graded else {})

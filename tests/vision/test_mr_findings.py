@@ -1,5 +1,6 @@
 """Head MR: which series is which, where a finding lies, what its head's figures let the draft say, and what is never said."""
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from vision.apply_head import HeadModel
 from vision.findings import not_assessed
 from vision.heads import HEADS
 from vision.heads.tasks import TASKS
-from vision.mr_findings import SCREENS, MrFindingModel, Seen, fazekas, one_story
+from vision.mr_findings import SCREENS, MrFindingModel, Seen, fazekas, one_story, restricted
 from vision.mr_measure import frame_of, longest_mm
 from vision.mr_series import back_from_axial, choose, onto, role_of, to_axial, together, why_not
 from vision.priors import with_priors
@@ -54,7 +55,7 @@ def reader(name="flair_lesions", threshold=2.0):
 def fit(**changes):
     """Certain of what is outlined; a volume of nothing is absent."""
     return {"weights": [0.0, 6.0, 0.0], "bias": 3.0, "mean": [0, 0, 0], "spread": [1, 1, 1], "states": True, "hedges": True, "excludes": True,
-            "measures": True, "sides": True, **changes}
+            "measures": True, "sides": ["left", "right", "bilateral", "midline"], **changes}
 
 
 def model(**changes):
@@ -123,8 +124,10 @@ def test_absence_is_said_only_by_a_head_that_hardly_misses_and_nothing_else_is_c
 
 
 def test_measures_and_sides_are_told_only_where_they_were_right():
-    [finding] = model(measures=False, sides=False).find(Study("1", (head(),))).findings
+    [finding] = model(measures=False, sides=["bilateral", "midline"]).find(Study("1", (head(),))).findings
     assert finding.volume_ml is None and finding.side is None and finding.evidence
+    [finding] = model(sides=["left", "right"]).find(Study("1", (head(),))).findings
+    assert finding.side == "left"
 
 
 def test_nothing_is_assessed_without_its_sequences_and_a_kind_of_a_stated_parent_is_not_listed():
@@ -181,19 +184,44 @@ def test_the_fazekas_grade_follows_from_the_two_borders():
 
 
 def test_a_screen_may_state_what_is_mostly_true_and_deny_what_it_hardly_misses_and_neither_by_chance():
-    def pairs(right, n=120):
+    def pairs(right, n=160, seen_on="left"):
         rng = np.random.default_rng(0)
         rows = []
         for _ in range(n):
             there = bool(rng.uniform() < 0.5)
             says = there if rng.uniform() < right else not there
-            seen = Seen("mass", 0, np.zeros(0, bool), (4.0 if says else -4.0, float(rng.normal())), 10.0 * says, 0.0, 0.0, int(says), "left")
+            seen = Seen("mass", 0, np.zeros(0, bool), (4.0 if says else -4.0, float(rng.normal())), 10.0 * says, 0.0, 0.0, int(says), seen_on)
             rows.append((seen, {"present": there, "volume_ml": 10.5, "side": "left", "grade": ""}))
         return rows
 
     good, chance = fitted(pairs(0.99)), fitted(pairs(0.5))
     assert good["states"] and good["excludes"] and good["measures"] and good["sides"]
+    assert good["sides"] == ["left", "right"]
     assert not chance["states"] and not chance["excludes"]
+    assert not fitted(pairs(0.99, n=80))["excludes"], "none of forty proves little"
+    assert not fitted(pairs(0.99, seen_on="bilateral"))["sides"]
+
+
+def test_what_is_bright_on_dwi_and_no_darker_on_adc_is_no_infarct():
+    adc = np.full((4, 60, 60), 800, np.float32)
+    adc[:, 10:20, 10:20], adc[:, 40:50, 40:50] = 500, 1100
+    mask = (adc < 600) | (adc > 1000)
+    kept = restricted(mask, adc, SimpleNamespace(head=np.ones(adc.shape, bool)))
+    assert (kept == (adc < 600)).all()
+
+
+def test_hydrocephalus_is_stated_or_denied_by_the_ventricles_of_any_contrast_and_by_none_where_they_are_not_found(monkeypatch):
+    shipped, said = MrFindingModel.load(), {}
+    for seed in (0, 2):
+        case = simulate("hydrocephalus", seed)
+        for kept in ("T1", "FLAIR"):
+            alone = replace(case.study, volumes=tuple(v for v in case.study.volumes if role_of(v) == kept))
+            [found] = [f for f in shipped.find(alone).findings if f.code == "hydrocephalus"]
+            said[case.category, kept] = found.present, found.band, found.critical
+    assert said == {(c, kept): (bool(c), "state", bool(c)) for c in (0, 1) for kept in ("T1", "FLAIR")}
+    monkeypatch.setattr("vision.mr_findings.VENTRICLES_LEAST_ML", 1e6)
+    with pytest.raises(StudyRefused):
+        shipped.find(replace(case.study, volumes=tuple(v for v in case.study.volumes if role_of(v) == "T1")))
 
 
 PATIENT = Patient(id="P")
