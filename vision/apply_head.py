@@ -217,6 +217,8 @@ def check(head: Head, channels: Mapping[str, Volume], config: Mapping[str, Any])
             raise InputError(f"{name} is {'CT' if ct else volume.modality}, expected MR")
         if volume.orientation not in PLANES and head.task not in CLASSED:
             raise InputError(f"{name} is {volume.orientation}, expected axial slices; reformat it to axial")
+        if head.task == "picture" and volume.pixels.shape[-3] != 1:
+            raise InputError(f"{name} holds {volume.pixels.shape[-3]} slices, expected one picture; give the slice that shows the lesion")
         series = volume.pixels.shape[0] if volume.pixels.ndim == 4 else 1
         if name == "DIFFUSION" and series != head.series:
             raise InputError(f"{name} holds {series} images, expected {head.series}: one without diffusion weighting "

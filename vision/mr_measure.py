@@ -1,4 +1,5 @@
 """Where a mask lies in a head: side of the midline, part of the brain, size, slices, box."""
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy.spatial.distance import pdist
 from data.records import ImageEvidence, Side, Volume
 
 BRIGHT = 0.12               # of the 99th percentile: what is brighter belongs to the head
+HORNS_MM, FRONT, HORN_POINTS = 35.0, 0.45, 8      # height above the largest slice, share of the brain's length, least points of a horn
 ONE_SIDED = 0.8             # of a mask on one side, from which that side is named
 NEAR_MIDLINE_MM = 6.0       # mean distance, below which a mask lies in the midline
 Mask = NDArray[np.bool_]
@@ -140,3 +142,22 @@ def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     if len(a) < 2 or float(a.std()) < 1e-6 or float(b.std()) < 1e-6:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
+
+
+def evans_index(structures: Mapping[str, NDArray[np.uint8]], slice_mm: float) -> float:
+    """Greatest width of the frontal horns over that of the brain in the same axial slice, from the largest slice to 35 mm above it.
+
+    Evans 1942 (Arch Neurol Psychiatry 47:931) divides by the inner skull; the outermost fluid lies along it.
+    """
+    inside, best = np.any([mask > 0 for mask in structures.values()], 0), 0.0
+    lowest = int(inside.sum((1, 2)).argmax())
+    for at in range(lowest, min(len(inside), lowest + int(HORNS_MM / slice_mm) + 1)):
+        rows, across = np.flatnonzero(inside[at].any(1)), np.flatnonzero(inside[at].any(0))
+        front = structures["ventricles"][at] > 0
+        front[rows[0] + int(FRONT * (rows[-1] - rows[0])):] = False
+        parts, _ = ndimage.label(front)
+        horns = np.isin(parts, np.flatnonzero(np.bincount(parts.ravel())[1:] >= HORN_POINTS) + 1)
+        columns = np.flatnonzero(horns.any(0))
+        if len(columns):
+            best = max(best, float(np.ptp(columns) + 1) / float(np.ptp(across) + 1))
+    return round(best, 4)

@@ -16,9 +16,9 @@ from vision.mr_measure import ONE_SIDED, frame_of, likeness, longest_mm
 
 VERSION = "mr-findings-2"
 # recipe -> its share of the studies; each has the sequences of its own disease, and is a study without the others'
-RECIPES = ("dwi_infarct", "microbleeds", "tumour_segmentation", "ms_plaques", "flair_lesions", "white_matter_disease", "hydrocephalus", "ad_classes")
+RECIPES = ("dwi_infarct", "microbleeds", "tumour_segmentation", "ms_plaques", "flair_lesions", "white_matter_disease", "hydrocephalus")
 # whose ventricles are under no pressure, however old the brain and whatever lies beside them
-FREE_VENTRICLES = ("tumour_segmentation", "ms_plaques", "flair_lesions", "white_matter_disease", "ad_classes")
+FREE_VENTRICLES = ("tumour_segmentation", "ms_plaques", "flair_lesions", "white_matter_disease")
 SIZES = {"microbleeds": (46, 192, 192)}         # the recipe's own grid is a slab; a study covers the brain
 SEED = {"calibrate": 700_000, "evaluate": 900_000}          # beside every seed that the heads were taught and measured with
 PURE = 0.9                  # of what is stated, hedges left out, as many must be true, or the finding is only hedged
@@ -28,7 +28,6 @@ MISSED_MAX = 0.05           # of what is called absent, so many may be there, or
 FEWEST = 8                  # studies, below which a share is not known
 DENIED_FEWEST = 60          # of what is called absent, below which none that is there proves little (none of 60: at most 5 %, 95 times in 100)
 FIT_FEWEST = 5              # studies with and without a finding, below which nothing is fitted
-ATROPHIC_FROM = 2           # MTA grade from which the simulator calls a hippocampus atrophic
 SIDES = (("left", "right"), ("bilateral", "midline"))       # told or not together: one part more makes both of one side
 GRADED = 0.8                # of the grades that must be right, or no grade is told
 Mask = NDArray[np.uint8]
@@ -72,8 +71,6 @@ def painted(case: SimulatedCase) -> dict[str, Truth]:
         return {"flair_lesion": Truth(False), "white_matter_disease": Truth(grade > 0, masks["lesion"], grade=str(grade) if grade else "")}
     if case.recipe == "hydrocephalus":
         return {"hydrocephalus": Truth(case.category == 1)}
-    if case.recipe == "ad_classes":
-        return {"hippocampal_atrophy": Truth(int(case.truth["mta_grade"]) >= ATROPHIC_FROM)}
     raise AssertionError(case.recipe)
 
 
@@ -178,7 +175,7 @@ def enough(pairs: list[tuple[Seen, dict[str, Any]]]) -> bool:
 def fitted(pairs: list[tuple[Seen, dict[str, Any]]]) -> dict[str, Any]:
     """The fit on all studies; what may be said is decided on folds that the fit of each has not seen."""
     x, y = np.array([one.evidence for one, _ in pairs]), np.array([truth["present"] for _, truth in pairs])
-    fold = np.arange(len(y)) % 5
+    fold = np.random.default_rng(0).permutation(len(y)) % 5     # recipes come in turn: by place, each could fall into one fold
     p = np.zeros(len(y))
     for k in range(5):
         trial = logistic(x[fold != k], y[fold != k])

@@ -17,7 +17,7 @@ from vision.findings import not_assessed
 from vision.heads import HEADS
 from vision.heads.tasks import TASKS
 from vision.mr_findings import SCREENS, MrFindingModel, Seen, fazekas, one_story, restricted
-from vision.mr_measure import frame_of, longest_mm
+from vision.mr_measure import evans_index, frame_of, longest_mm
 from vision.mr_series import back_from_axial, choose, onto, role_of, to_axial, together, why_not
 from vision.priors import with_priors
 from vision.reporter import Reporter, modality_of
@@ -210,18 +210,43 @@ def test_what_is_bright_on_dwi_and_no_darker_on_adc_is_no_infarct():
     assert (kept == (adc < 600)).all()
 
 
-def test_hydrocephalus_is_stated_or_denied_by_the_ventricles_of_any_contrast_and_by_none_where_they_are_not_found(monkeypatch):
+def test_the_evans_index_is_that_of_the_frontal_horns():
+    brain = np.zeros((10, 100, 100), np.uint8)
+    brain[:, 10:90, 10:90] = 1
+    brain[0, :5] = 1                                            # the largest slice
+    horns = np.zeros_like(brain)
+    horns[3, 30:40, 35:45], horns[3, 30:40, 55:65] = 1, 1       # 30 of 80 points
+    horns[3, 70:80, 15:85] = 1                                  # behind: the atria, which do not count
+    horns[9, 30:40, 12:88] = 1                                  # 45 mm higher
+    assert evans_index({"white matter": brain, "ventricles": horns}, 5.0) == pytest.approx(30 / 80)
+
+
+def test_hydrocephalus_is_stated_by_the_ventricles_on_t1_of_the_usual_thickness_and_denied_by_none(monkeypatch):
     shipped, said = MrFindingModel.load(), {}
     for seed in (0, 2):
         case = simulate("hydrocephalus", seed)
-        for kept in ("T1", "FLAIR"):
-            alone = replace(case.study, volumes=tuple(v for v in case.study.volumes if role_of(v) == kept))
-            [found] = [f for f in shipped.find(alone).findings if f.code == "hydrocephalus"]
-            said[case.category, kept] = found.present, found.band, found.critical
-    assert said == {(c, kept): (bool(c), "state", bool(c)) for c in (0, 1) for kept in ("T1", "FLAIR")}
+        [found] = [f for f in shipped.find(case.study).findings if f.code == "hydrocephalus"]
+        said[case.category] = found.present, found.band, found.critical
+    assert said == {0: (False, "omit", False), 1: (True, "state", True)}
+    [t1] = [v for v in case.study.volumes if role_of(v) == "T1"]
+    thin = replace(case.study, volumes=(replace(t1, spacing_mm=(2.0, *t1.spacing_mm[1:])),))
+    with pytest.raises(StudyRefused):
+        shipped.find(thin)
+    fit = shipped.calibration["findings"]["hydrocephalus"]
+    wide = Seen("hydrocephalus", 0, np.ones((1, 2, 2), bool), (0.4, -1.8, -1.2), 140.0, 140.0, 80.0, 1, None)
+    assert shipped.finding(wide, fit).present and not shipped.finding(replace(wide, evidence=(0.29, -1.8, -1.2)), fit).present
+    assert shipped.finding(replace(wide, evidence=(0.29, -1.8, -1.2)), fit).probability <= 0.15, "no alert without a finding"
     monkeypatch.setattr("vision.mr_findings.VENTRICLES_LEAST_ML", 1e6)
     with pytest.raises(StudyRefused):
-        shipped.find(replace(case.study, volumes=tuple(v for v in case.study.volumes if role_of(v) == "T1")))
+        shipped.find(replace(case.study, volumes=(t1,)))
+
+
+def test_a_head_that_cannot_read_its_series_keeps_no_other_from_it():
+    thin = reader("white_matter_lesions")
+    thin.config["spacing_mm"] = [1.0, 2.0, 2.0]                 # slices of 5 mm are more than four times as thick
+    both = MrFindingModel({"white_matter_lesions": thin, "flair_lesions": reader()}, {"version": "t", "findings": {"flair_lesion": fit()}})
+    found = both.find(Study("1", (head(),)))
+    assert [f.code for f in found.findings] == ["flair_lesion"] and any("5.0 mm" in note for note in found.notes)
 
 
 PATIENT = Patient(id="P")

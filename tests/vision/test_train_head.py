@@ -25,6 +25,7 @@ from vision.checkpoints import write_whole
 from vision.evaluate_head import main as evaluate
 from vision.heads import HEADS
 from vision.heads.examples import Example, is_ready, open_example, split_counts, write_example
+from vision.heads.two_stage import TwoStage
 from vision.train_head import load_head, main
 
 ROOT = Path(__file__).parent.parent.parent
@@ -89,7 +90,9 @@ def test_a_step_in_half_precision_teaches_every_part_of_a_row(name, monkeypatch)
     train_head.learn(head, modules, optimisers, batch, 1.0, train_head.Run(), "cpu", 1, [0, 0, 0])
     for part, module in modules.items():
         after = list(module.parameters())
-        assert all(torch.isfinite(p).all() for p in after) and any(not torch.equal(a, b) for a, b in zip(before[part], after, strict=True))
+        taught = [not torch.equal(a, b) for a, b in zip(before[part], after, strict=True)]
+        waits = len(list(module.judge.parameters())) if isinstance(module, TwoStage) else 0     # for its own stage
+        assert all(torch.isfinite(p).all() for p in after) and sum(taught) >= 0.9 * (len(taught) - waits)
 
 
 def test_each_stage_of_a_training_begins_fast_and_ends_slowly():

@@ -507,7 +507,7 @@ def loss_picture(head: Head, net: nn.Module, batch: Batch) -> Tensor:
 
 
 def predict_picture(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
-    """The mean over the slices and their mirror images."""
+    """The mean over the picture and its mirror image."""
     with torch.inference_mode():
         pictures = torch.from_numpy(np.asarray(example["inputs"][0], np.float32))[None].to(device)
         logits = torch.cat([net(pictures), net(pictures.flip(-1))], 1)[0].float()
