@@ -161,7 +161,8 @@ def train(
         if name not in ("protocol", "report"):
             wrong_use("--from-store goes with protocol (decisions) and report (signatures): the desk decides on nothing else")
         learn = train_on_decisions if name == "protocol" else train_on_signatures
-        print(learn(home, db, out=out, data=data, base=base, size=size, pictures=pictures, epochs=epochs))
+        print(learn(home, db, out=out, data=data, base=base, size=size, pictures=pictures, epochs=epochs, minutes=minutes, frozen=frozen or None,
+                    real=real or None, workers=workers, batch=batch))
         return
     if out is None:
         wrong_use("give --out FOLDER for the model, or --from-store")

@@ -81,3 +81,14 @@ def test_hl7_orders_are_suggested_for_and_a_refused_one_is_named(tmp_path):
     (tmp_path / "day.hl7").write_bytes((head.format(1, "NW", 1, 1, "|MS, new relapse") + head.format(2, "QQ", 2, 2, "|x")).encode())
     done = run("protocol", tmp_path / "day.hl7", "--device", "cpu")
     assert done.returncode == 1 and "[E104] ORC-1" in done.stderr and len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words, said", [
+    (["train", "protocol", "--out", "x", "--batch", "4"], "--batch has no meaning for protocol"),
+    (["train", "findings", "--out", "x", "--real"], "--real has no meaning for findings"),
+    (["train", "report", "--from-store", "--batch", "4"], "--batch has no meaning beside --from-store"),
+    (["train", "flair_lesions", "--out", "x", "--batch", "0"], "--batch"),
+])
+def test_an_option_that_a_training_has_no_use_for_is_refused(words, said, tmp_path):
+    done = run(*(tmp_path / word if word == "x" else word for word in words))
+    assert done.returncode in (1, 2) and said in done.stderr and "Traceback" not in done.stderr and not (tmp_path / "x").exists()
