@@ -1,4 +1,4 @@
-"""Checkpoints of a training: whole or not at all, and a full disk is a coded error."""
+"""Checkpoints of a training: whole or not at all, and a full disk is a coded error; what it ran on."""
 import json
 import os
 from pathlib import Path
@@ -10,6 +10,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from data.errors import ModelError, OutputError
+
+
+def device_words(device: str) -> str:
+    """For a model's card."""
+    return f"{torch.cuda.get_device_name(device)}, bfloat16" if device.startswith("cuda") else "CPU"
 
 
 def write_whole(path: Path, raw: bytes) -> None:

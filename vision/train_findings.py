@@ -3,8 +3,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +19,9 @@ from data.labelled_pictures import LabelledPicture, folds, read_labelled_picture
 from data.model_files import MODELS, load_model, save_model
 from data.records import Volume
 from data.simulator import TYPES, list_anatomies, simulate_head_ct
+from vision.checkpoints import device_words
 from vision.encoder import Encoder, EncoderConfig
+from vision.heads.examples import run_jobs
 from vision.heads.parts import PARTS
 from vision.picture_net import PictureNet
 from vision.train_pictures import BODY_STEPS, FOLDS, HELD_OUT_FOLD, JUDGE_STEPS, all_on_grid, learn_body, move, spoil, train_judge
@@ -75,10 +75,9 @@ def make_slices(studies: int, seed: int, anatomy: Path | None, kept_heads: slice
     """`studies` simulated by as many processes; which study is which follows from the seed alone."""
     heads = tuple(str(path) for path in list_anatomies(anatomy)[kept_heads]) if anatomy else ("",)
     jobs, made = [(seed, i, heads) for i in range(studies)], []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for one in pool.map(make_study, jobs) if workers > 1 else map(make_study, jobs):
-            made.append(one)
-            report(len(made), studies, phase="simulate")
+    for one in run_jobs(make_study, jobs, workers):
+        made.append(one)
+        report(len(made), studies, phase="simulate")
     hu, labels, shifts, thick = zip(*made, strict=True)
     return Slices(np.concatenate(hu), np.concatenate(labels), np.array([len(h) for h in hu]), np.array(shifts), np.array(thick))
 
@@ -294,7 +293,7 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
             "steps": {"picture net": f"as in {started[2]['version']}" if frozen and started else BODY_STEPS + JUDGE_STEPS, "outlines": step},
             "seed": seed,
             "parameters": sum(p.numel() for _, module in parts for p in module.parameters()),
-            "device": f"{torch.cuda.get_device_name(device)}, bfloat16" if device.startswith("cuda") else "CPU",
+            "device": device_words(device),
             "minutes": round((time.monotonic() - begun) / 60, 1), "figures": {"simulated, held-out heads": figures}}
     save_model(out, tensors, settings, card)
     checkpoint.unlink(missing_ok=True)

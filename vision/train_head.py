@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from data.errors import InputError, OutputError
 from data.head_images import own_cases, real_cases
 from data.model_files import from_int8, load_model, save_model, to_int8
-from vision.checkpoints import keep, restore
+from vision.checkpoints import device_words, keep, restore
 from vision.heads import CLASSED, Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples, split_counts
 from vision.heads.picture_class import PictureClass
@@ -343,10 +343,6 @@ def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, 
         raise OutputError(f"{out} cannot be written ({error.strerror}); make room, then go on with --resume") from None
     (out / "checkpoint.safetensors").unlink(missing_ok=True)
     return figures
-
-
-def device_words(device: str) -> str:
-    return f"{torch.cuda.get_device_name(device)}, bfloat16" if device.startswith("cuda") else "CPU"
 
 
 def load_head(head: Head, folder: Path | None = None, device: str = "cpu") -> nn.Module:

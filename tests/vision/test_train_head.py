@@ -105,9 +105,10 @@ def test_each_stage_of_a_training_begins_fast_and_ends_slowly():
     assert paces[0] > 0.9 and paces[0] > paces[1] > paces[2] and paces[2] < 0.02
 
 
-def test_the_card_names_the_size_of_a_step(tmp_path):
+def test_the_card_names_the_size_of_a_step_and_the_device(tmp_path):
     main("ad_volumes", out=tmp_path, examples=material("ad_volumes"), epochs=1, batch=16)
-    assert "--epochs 1 --batch 16" in json.loads((tmp_path / "card.json").read_text())["command"]
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert "--epochs 1 --batch 16" in card["command"] and card["device"] == "CPU"
 
 
 def test_a_large_picture_is_given_the_class_of_the_same_picture_made_small():

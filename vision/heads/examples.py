@@ -173,17 +173,18 @@ def simulated_examples(head: Head, split: str, count: int, folder: Path, seed: i
     places = [folder / f"{split}-{seed}-{i:05d}" for i in range(count)]
     jobs = [(head.name, split, seed * 100_000 + i, str(anatomy) if anatomy else None, split == "test", str(place))
             for i, place in enumerate(places) if not is_ready(place)]
-    for done, _ in enumerate(run_jobs(jobs, workers), 1):
+    for done, _ in enumerate(run_jobs(make_one, jobs, workers), 1):
         report(done, len(jobs), phase=f"simulate {split}")
     return [open_example(place) for place in places]
 
 
-def run_jobs(jobs: list[Any], workers: int) -> Iterator[None]:
-    if workers <= 1 or len(jobs) < 4:
-        yield from map(make_one, jobs)
+def run_jobs(work: Callable[[Any], Any], jobs: list[Any], workers: int) -> Iterator[Any]:
+    """What `work` gives for each job, in their order."""
+    if workers <= 1 or len(jobs) < 2:
+        yield from map(work, jobs)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(make_one, jobs, chunksize=1)
+        yield from pool.map(work, jobs, chunksize=1)
 
 
 def split_counts(size: int) -> dict[str, int]:
