@@ -127,32 +127,34 @@ class MrFindingModel:
         notes = [message for _, message in turned_down] + [note for i in volumes for note in study.volumes[i].notes]
         frames: dict[int, Frame] = {}
         answers: dict[str, tuple[int, HeadAnswer, dict[str, Volume]]] = {}
+        unread: list[str] = []
         for name, model in self.heads.items():
-            inputs = model.head.inputs
-            if inputs == ("IMAGE",):
-                inputs = (CONTRAST,)
-            if not set(inputs) <= set(chosen) or (name == "structures" and not THICK_MM[0] <= thickness_mm(volumes[chosen[CONTRAST]]) <= THICK_MM[1]):
+            any_contrast = model.head.inputs == ("IMAGE",)
+            inputs = (CONTRAST,) if any_contrast else model.head.inputs
+            if not set(inputs) <= set(chosen) or (any_contrast and not as_calibrated(volumes[chosen[CONTRAST]])):
                 continue
             placed = together({role: volumes[chosen[role]] for role in inputs})
             if placed is None:
-                notes.append(f"{', '.join(inputs)} do not lie in one frame of reference, so they were not read together")
+                unread.append(f"{', '.join(inputs)} do not lie in one frame of reference, so they were not read together")
                 continue
             channels, more = placed
             at = chosen[inputs[0]]
             frames.setdefault(at, frame_of(volumes[at]))
             try:
-                answer = model.apply(channels if set(model.head.inputs) <= set(channels) else {"IMAGE": channels[CONTRAST]})
+                answer = model.apply({"IMAGE": channels[CONTRAST]} if any_contrast else channels)
             except InputError as error:         # one head that cannot read its series keeps no other from it
-                notes.append(str(error).replace("IMAGE", CONTRAST))
+                unread.append(str(error).replace("IMAGE", CONTRAST))
                 continue
-            notes += [*more, *(note.replace("IMAGE", CONTRAST) for note in answer.notes)]
-            if name == "structures" and (ventricles_ml := fluid_ml(answer, channels)) < VENTRICLES_LEAST_ML:
-                notes.append(f"ventricles of {ventricles_ml:.1f} mL were found, fewer than any head has: hydrocephalus was not looked for")
+            if any_contrast and (ventricles_ml := fluid_ml(answer, channels)) < VENTRICLES_LEAST_ML:
+                unread.append(f"ventricles of {ventricles_ml:.1f} mL were found, fewer than any head has: hydrocephalus was not looked for")
                 continue
+            notes += more if any_contrast else [*more, *answer.notes]       # calibrated on the slices that it remarks on
             answers[name] = at, answer, channels
+        notes += unread
         if not answers:
-            raise StudyRefused("sequences", f"the study has {', '.join(sorted(chosen))}, and no head reads these alone; expected FLAIR, "
-                                            "DWI with ADC, SWI, T1 of 3 to 5.5 mm, or T1, T2, FLAIR and T1 with contrast")
+            alone = (f"the study has {', '.join(sorted(chosen))}, and no head reads these alone; expected FLAIR, DWI with ADC, SWI, "
+                     "T1 of 3 to 5.5 mm, or T1, T2, FLAIR and T1 with contrast")
+            raise StudyRefused("sequences", unread[-1] if unread else alone)
         for at, frame in frames.items():
             check_head(volumes[at], frame, self.calibration.get("likeness", {}))
         seen = [look(screen, *answers[screen.head], frames[answers[screen.head][0]]) for screen in SCREENS if screen.head in answers]
@@ -236,8 +238,8 @@ def relative_adc(adc: NDArray[np.float32], mask: Mask, frame: Frame) -> float:
     return float(adc[mask].mean() / np.median(adc[inside]))
 
 
-def thickness_mm(volume: Volume) -> float:
-    return volume.spacing_mm[0] if volume.spacing_mm else 0.0
+def as_calibrated(volume: Volume) -> bool:
+    return volume.spacing_mm is not None and THICK_MM[0] <= volume.spacing_mm[0] <= THICK_MM[1]
 
 
 def fluid_ml(answer: HeadAnswer, channels: Mapping[str, Volume]) -> float:

@@ -70,6 +70,13 @@ def test_mr_for_a_ct_head_and_other_channels_than_the_rows_are_refused():
         model("dwi_infarct").apply({"DWI": volume(), "ADC": volume((6, 20, 20), (4.0, 4.0, 4.0))})
 
 
+def test_a_head_of_pictures_answers_one_picture_and_refuses_a_volume():
+    measures = model("tumour_type").apply({"MR": volume((1, 40, 40))}).measures
+    assert sum(row["probability"] for row in measures) == pytest.approx(1, abs=0.01)
+    with pytest.raises(InputError, match="6 slices, expected one picture"):
+        model("tumour_type").apply({"MR": volume()})
+
+
 def test_series_of_one_shape_that_lie_apart_are_not_taken_for_one_grid():
     """The same matrix, but 6 mm further up: outlines would lie on the wrong slice."""
     moved = volume().affine.copy()

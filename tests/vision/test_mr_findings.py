@@ -12,11 +12,11 @@ from data.images import open_study
 from data.records import Finding, Patient, PriorStudy, Study, Volume
 from data.simulate.files import write_case
 from data.simulate.recipes import simulate
-from vision.apply_head import HeadModel
+from vision.apply_head import HeadAnswer, HeadModel
 from vision.findings import not_assessed
 from vision.heads import HEADS
 from vision.heads.tasks import TASKS
-from vision.mr_findings import SCREENS, MrFindingModel, Seen, fazekas, one_story, restricted
+from vision.mr_findings import SCREENS, MrFindingModel, Seen, fazekas, look, one_story, restricted
 from vision.mr_measure import evans_index, frame_of, longest_mm
 from vision.mr_series import back_from_axial, choose, onto, role_of, to_axial, together, why_not
 from vision.priors import with_priors
@@ -198,6 +198,9 @@ def test_a_screen_may_state_what_is_mostly_true_and_deny_what_it_hardly_misses_a
     assert good["states"] and good["excludes"] and good["measures"] and good["sides"]
     assert good["sides"] == ["left", "right"]
     assert not chance["states"] and not chance["excludes"]
+    there = next(pair for pair in pairs(0.99) if pair[1]["present"])
+    absent = next(pair for pair in pairs(0.99) if not pair[1]["present"])
+    assert fitted([there if k % 5 == 0 else absent for k in range(100)])["states"], "a recipe in every fifth place is in every fold"
     assert not fitted(pairs(0.99, n=80))["excludes"], "none of forty proves little"
     assert not fitted(pairs(0.99, seen_on="bilateral"))["sides"]
 
@@ -208,6 +211,19 @@ def test_what_is_bright_on_dwi_and_no_darker_on_adc_is_no_infarct():
     mask = (adc < 600) | (adc > 1000)
     kept = restricted(mask, adc, SimpleNamespace(head=np.ones(adc.shape, bool)))
     assert (kept == (adc < 600)).all()
+
+
+def test_an_infarct_that_is_dropped_leaves_no_chance_of_one():
+    case = simulate("dwi_infarct", 0)
+    dwi, adc = (next(v for v in case.study.volumes if role_of(v) == role) for role in ("DWI", "ADC"))
+    mask = np.zeros(dwi.pixels.shape, np.uint8)
+    mask[8:10, 50:60, 50:60] = 1
+    answer = HeadAnswer({"infarct": mask}, probability={"infarct": mask.astype(np.float32)}, chances=(0.9,))
+    screen, frame = next(s for s in SCREENS if s.code == "acute_infarct"), frame_of(dwi)
+    for level, sure in ((500.0, 2.1972), (1200.0, -6.0)):
+        pixels = np.where(mask > 0, np.float32(level), np.float32(800))
+        seen = look(screen, 0, answer, {"DWI": dwi, "ADC": replace(adc, pixels=pixels)}, frame)
+        assert seen.evidence[0] == pytest.approx(sure, abs=1e-3) and bool(seen.count) == (level < 800)
 
 
 def test_the_evans_index_is_that_of_the_frontal_horns():
@@ -237,7 +253,7 @@ def test_hydrocephalus_is_stated_by_the_ventricles_on_t1_of_the_usual_thickness_
     assert shipped.finding(wide, fit).present and not shipped.finding(replace(wide, evidence=(0.29, -1.8, -1.2)), fit).present
     assert shipped.finding(replace(wide, evidence=(0.29, -1.8, -1.2)), fit).probability <= 0.15, "no alert without a finding"
     monkeypatch.setattr("vision.mr_findings.VENTRICLES_LEAST_ML", 1e6)
-    with pytest.raises(StudyRefused):
+    with pytest.raises(StudyRefused, match="ventricles of"):
         shipped.find(replace(case.study, volumes=(t1,)))
 
 
