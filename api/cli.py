@@ -146,7 +146,8 @@ def train(
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
     minutes: Annotated[float | None, typer.Option(help="heads, findings: stop by the clock.")] = None,
-    frozen: Annotated[bool, typer.Option("--frozen", help="heads: keep the encoder of --base as it is; findings: its picture net.")] = False,
+    frozen: Annotated[bool, typer.Option("--frozen", help="heads: keep the encoder of --base as it is, of a detector all its first stage; "
+                                                          "findings: its picture net.")] = False,
     real: Annotated[bool, typer.Option("--real", help="heads: learn from the row's public real images under --data, not from simulation.")] = False,
     workers: Annotated[int | None, typer.Option(help="heads, findings: processes that simulate and draw.", min=1)] = None,
     batch: Annotated[int | None, typer.Option(help="heads, findings: cases or slices in a step; a GPU takes more.", min=1)] = None,

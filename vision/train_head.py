@@ -66,7 +66,8 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
             ones: data.head_images).
         size: cases in all, 60 / 15 / 25 % for training, validation and test.
         minutes: stop by the clock instead of after `epochs`.
-        base: folder of a head whose weights to start from, where names and shapes are the same; `frozen` keeps its encoder as it is.
+        base: folder of a head whose weights to start from, where names and shapes are the same; `frozen` keeps its encoder as it is,
+            and of a detector the whole first stage, so that only the second one learns, anew.
         real: learn from the row's public set of real images under `data` (an eighth of the patients stops the training), best from a `base`.
         workers: processes that simulate, and threads that draw the batches.
         batch: cases in a step, unless as many as the head's task says; a GPU takes more.
@@ -108,9 +109,11 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
     if resume and checkpoint.exists():
         best, facts = restore(checkpoint, modules, optimisers)
         run = Run(**facts)
-    begun, steps = time.monotonic() - run.seconds, (epochs or EPOCHS) * EPOCH
+    elif frozen and head.task == "detect":
+        run = Run(stage=1, turned=0.0)
     second = task.second
     pool = second.pool(head, net, examples["train"], device, seed) if second and run.stage else None
+    begun, steps = time.monotonic() - run.seconds, (epochs or EPOCHS) * EPOCH
     with ThreadPoolExecutor(workers or 1) as drawer:
         coming: dict[int, Future[Batch]] = {}
         while ((done := progress(run, steps, begun, minutes, world, device)) < 1
@@ -308,14 +311,14 @@ def start_from(net: nn.Module, folder: Path, frozen: bool) -> None:
     _, tensors = load_model(folder)
     own = {k: v.cpu().numpy() for k, v in net.state_dict().items()}
     inside = "unet." if hasattr(net, "unet") and not any(k.startswith("unet.") for k in tensors) else ""
-    named = {inside + k: v for k, v in from_int8(tensors).items()}
+    named = {inside + k: v for k, v in from_int8(tensors).items() if not (frozen and k.startswith("judge."))}
     fitting = {k: torch.from_numpy(v.reshape(own[k].shape)) for k, v in named.items() if k in own and rows(own[k]).shape == rows(v).shape}
     if not any(ENCODERS.search(k) for k in fitting):
         raise InputError(f"{folder} has no encoder that fits this head; give a head of the same width and channels")
     net.load_state_dict(fitting, strict=False)
     if frozen:
         for name, p in net.named_parameters():
-            p.requires_grad_(not (name in fitting and ENCODERS.search(name)))
+            p.requires_grad_(not (name in fitting and (ENCODERS.search(name) or isinstance(net, TwoStage))))
 
 
 def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, list[Example]], seed: int, data: Path | None,

@@ -140,6 +140,17 @@ def test_another_heads_encoder_can_be_built_on_and_kept_frozen(tmp_path):
     assert (old["up.0.0.0.weight"] != new["up.0.0.0.weight"]).any()
 
 
+def test_a_frozen_detector_keeps_its_first_stage_and_teaches_the_second_anew(tmp_path):
+    main("microbleeds", out=tmp_path / "base", examples=material("microbleeds"), epochs=1)
+    main("microbleeds", out=tmp_path / "new", examples=material("microbleeds"), epochs=1, base=tmp_path / "base", frozen=True)
+    (_, old), (_, new) = load_model(tmp_path / "base"), load_model(tmp_path / "new")
+    first = [name for name in old if name.startswith("map.")]
+    assert len(first) > 20 and all(np.allclose(old[name], new[name], atol=1e-6) for name in first if old[name].dtype != np.int8)
+    assert all((np.abs(old[name].astype(int) - new[name]) <= 1).all() for name in first if old[name].dtype == np.int8)
+    assert any((old[name] != new[name]).any() for name in old if name.startswith("judge.") and old[name].shape == new[name].shape)
+    assert json.loads((tmp_path / "new" / "card.json").read_text())["figures"]["steps"] == 2      # all of them of the second stage
+
+
 def test_a_base_without_a_fitting_encoder_is_refused(tmp_path):
     main("ad_volumes", out=tmp_path / "base", examples=material("ad_volumes"), epochs=1)
     with pytest.raises(InputError, match="encoder"):

@@ -31,7 +31,7 @@ SIZE = 96                   # points a side of what a network learns from
 SLICES = 16                 # of a volume that a classifier sees at once
 NUMBERS = 0.5               # weight of the volumes that a classifier is taught beside its classes
 TISSUES = len(STRUCTURES) + 1   # kinds of tissue that it tells apart: background, structures, lesion
-JUDGED = 40                 # cases whose candidates the judge of a detector learns from
+JUDGED = 240                # cases whose candidates the judge of a detector learns from
 VIEWS, VIEWED = 4, 2000     # of each case, and of all, that the last layer of a classifier learns from
 TAUGHT_SLICES = 4           # of a volume in a training step
 MEASURED = 0.25             # spread of the error, in usual spreads, that is added to a patient's values in training
@@ -236,8 +236,12 @@ def draw_judge(pool: Batch, rng: Rng, batch: int = 24) -> Batch:
     drawn = cubes[index].clone()
     for axis in (-1, -2, -3):
         drawn = torch.stack([c.flip(axis) if rng.uniform() < 0.5 else c for c in drawn])
-    gain = torch.from_numpy(rng.uniform(0.85, 1.15, batch)).float()[:, None, None, None, None]
-    return {"cubes": drawn * gain, "right": torch.from_numpy(right[index]).float()}
+    # another scanner's brightness and noise, not of the last channel, the first stage's answer
+    seen = drawn[:, :-1]
+    gain, lift = (torch.from_numpy(rng.uniform(-1, 1, (batch, seen.shape[1]))).float()[:, :, None, None, None] for _ in range(2))
+    noise = torch.from_numpy(rng.standard_normal(seen.shape).astype(np.float32)) * 0.05
+    drawn[:, :-1] = seen * (1 + 0.25 * gain) + 0.15 * lift + noise
+    return {"cubes": drawn, "right": torch.from_numpy(right[index]).float()}
 
 
 def loss_judge(net: nn.Module, batch: Batch) -> Tensor:
