@@ -30,7 +30,8 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 96, s
         rows = gather(model, "evaluate", studies, anatomy_of(data), seed, place, resume, report)
     found = [graph_of(model, row) for row in rows]
     order = np.random.default_rng(seed).permutation(len(rows))
-    figures = {"studies": len(rows), "command": f"wetread evaluate mr_findings --size {len(rows)} --seed {seed}",
+    heads = " --data ../shared/imaging" if anatomy_of(data) else ""
+    figures = {"studies": len(rows), "command": f"wetread evaluate mr_findings --size {len(rows)} --seed {seed}{heads}",
                "refused": sum(bool(row["refused"]) for row in rows),
                "drafts": score(found, rows), "what is stated without a hedge": score(found, rows, ("state",)),
                "shuffled images of one protocol": score([found[k] for k in shuffled(rows, order)], rows),

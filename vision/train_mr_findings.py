@@ -14,7 +14,7 @@ from data.simulate.recipes import simulate
 from vision.mr_findings import ABSENT, HEDGE, SCREENS, STATE, MrFindingModel, Seen, probability
 from vision.mr_measure import ONE_SIDED, frame_of, likeness, longest_mm
 
-VERSION = "mr-findings-2"
+VERSION = "mr-findings-3"
 # recipe -> its share of the studies; each has the sequences of its own disease, and is a study without the others'
 RECIPES = ("dwi_infarct", "microbleeds", "tumour_segmentation", "ms_plaques", "flair_lesions", "white_matter_disease", "hydrocephalus")
 # whose ventricles are under no pressure, however old the brain and whatever lies beside them
