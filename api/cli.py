@@ -145,7 +145,8 @@ def train(
     seed: int = 0,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
-    minutes: Annotated[float | None, typer.Option(help="heads, findings: stop by the clock.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="heads, findings: stop by the clock; findings with --base: 0 teaches the midline's "
+                                                       "head alone.")] = None,
     frozen: Annotated[bool, typer.Option("--frozen", help="heads: keep the encoder of --base as it is, of a detector all its first stage; "
                                                           "findings: its picture net.")] = False,
     real: Annotated[bool, typer.Option("--real", help="heads: learn from the row's public real images under --data, not from simulation.")] = False,

@@ -34,7 +34,7 @@ def train_model(name: str, out: Path, **options: Any) -> None:
     program, _, size_name, _, _ = row_of(name)
     if not program:
         raise InputError(f"{name} has nothing to train; run `wetread evaluate {name}`")
-    options = {k: v for k, v in options.items() if k not in OF_HEADS or v}
+    options = {k: v for k, v in options.items() if k not in OF_HEADS or v is not None}
     for option in OF_HEADS:
         if option in options and not (name == "findings" and option != "real"):
             raise InputError(f"--{option} has no meaning for {name}; leave it out")

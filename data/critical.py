@@ -4,7 +4,7 @@ from data.findings import FINDINGS, FindingRow
 # below the bands that state or hedge a finding (vision/findings.py): an alert asks a person to look, it states nothing.
 # `wetread evaluate report` prints the recall and the false alarms of this and other thresholds
 ALERT_PROBABILITY = 0.2
-# of no use as an alarm: its probability hardly differs between studies with and without (docs/models.md); what pushes has an alert of its own
+# a shift alerts as mass effect, and only where it is said: below that too many heads without one would (docs/models.md)
 NO_ALERT = ("midline_shift",)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from data.errors import SimulatorError
+from data.midline import SHIFT_FROM_MM, midline_shift
 from data.records import Finding, Study, Volume
 
 Floats = NDArray[np.float32]
@@ -39,17 +40,20 @@ SYNTHSEG = {2: WHITE, 41: WHITE, 7: WHITE, 46: WHITE, 3: GREY, 42: GREY, 8: GREY
             17: GREY, 53: GREY, 18: GREY, 54: GREY, 25: WHITE, 57: WHITE, 30: ARTERY, 62: ARTERY, 77: WHITE,
             136: CHOROID, 163: CHOROID, 137: CHOROID, 164: CHOROID,
             502: ARTERY, 506: EYE, 507: SOFT, 508: SOFT, 509: MUCOSA, 511: SKIN, 514: VEIN, 515: BONE, 516: DIPLOE, 530: SOFT}
+LEFT = (2, 3, 4, 5, 7, 8, 10, 11, 12, 13, 17, 18, 26, 28)
+RIGHT = (41, 42, 43, 44, 46, 47, 49, 50, 51, 52, 53, 54, 58, 60)
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One head at 1 mm: tissue (x right, y front, z top); the rest at 2 mm. `midline` gives x of the falx as a + b y + c z."""
+    """One head at 1 mm: tissue (x right, y front, z top); the rest at 2 mm. `midline` gives x of the straight midline as a + b y + c z."""
 
     name: str
     tissue: NDArray[np.uint8]
     depth: NDArray[np.float32]          # mm below the inner table, 0 outside the skull's inside
     inward: NDArray[np.float32]         # (3, ...) unit vectors pointing away from the inner table
     midline: tuple[float, float, float]
+    bend: NDArray[np.float32]           # (y, z) mm by which this head's own border between the hemispheres lies to the right of that
     centre: NDArray[np.float32]         # mm, middle of the inside above the tentorium
     extent: tuple[float, float]         # z of the lowest brain and of the top of the head, mm
 
@@ -91,7 +95,7 @@ def read_anatomy(source: str = "") -> Anatomy:
     tissue = table[labels.astype(np.int32)]
     if not (tissue == BONE).any() or not (tissue == WHITE).any():
         raise SimulatorError(f"{path.name} has no skull or no white matter; expected SynthSeg labels (2, 41 white, 515 skull)")
-    return finish_anatomy(path.stem, tissue)
+    return finish_anatomy(path.stem, tissue, labels)
 
 
 def list_anatomies(folder: Path | None) -> tuple[str, ...]:
@@ -169,7 +173,22 @@ def depth_below(inside: NDArray[np.bool_]) -> Floats:
     return (ndimage.distance_transform_edt(inside[::2, ::2, ::2]) * 2).astype(np.float32)
 
 
-def finish_anatomy(name: str, tissue: NDArray[np.uint8]) -> Anatomy:
+def border_of(labels: NDArray[Any], midline: NDArray[np.float64]) -> Floats:
+    """(y, z) at 2 mm: how far the border between the labelled hemispheres lies to the right of the straight midline, mm; 0 where none is near."""
+    coarse = labels[::2, ::2, ::2]
+    sides = [np.isin(coarse, codes) for codes in (LEFT, RIGHT)]
+    x = np.arange(len(coarse))[:, None, None]
+    low, high = sorted(sides, key=lambda side: float((side * x).sum() / max(1, side.sum())))
+    last, first = len(coarse) - 1 - low[::-1].argmax(0), high.argmax(0)
+    y, z = np.mgrid[: coarse.shape[1], : coarse.shape[2]]
+    off = (last + first).astype(np.float64) - (midline[0] + midline[1] * 2 * y + midline[2] * 2 * z)
+    known = low.any(0) & high.any(0) & (np.abs(first - last) < 6) & (np.abs(off) < 8)
+    near = ndimage.gaussian_filter(known.astype(np.float64), 3)
+    return (ndimage.gaussian_filter(np.where(known, off, 0), 3) / (near + 0.05)).astype(np.float32)
+
+
+def finish_anatomy(name: str, tissue: NDArray[np.uint8], labels: NDArray[Any] | None = None) -> Anatomy:
+    """`labels` tell the hemispheres apart; without them the midline is straight."""
     inside = INSIDE[tissue]
     inside[:, :, : max(0, int(np.argwhere(np.isin(tissue, (GREY,)))[:, 2].min()) - 8)] = False    # veins of the neck are not inside
     spots, count = ndimage.label(ndimage.binary_opening(inside[::2, ::2, ::2]))
@@ -188,6 +207,7 @@ def finish_anatomy(name: str, tissue: NDArray[np.uint8]) -> Anatomy:
                 rows.append((1.0, 2.0 * yi, 2.0 * zi, 2.0 * (here.min() + here.max()) / 2))
     table = np.array(rows)
     weights = np.linalg.lstsq(table[:, :3], table[:, 3], rcond=None)[0]
+    bend = np.zeros(depth.shape[1:], np.float32) if labels is None else border_of(labels, weights)
     brain = np.isin(tissue, (GREY, WHITE))
     top_half = np.argwhere(main) * 2.0
     z_low, z_top = top_half[:, 2].min(), np.nonzero((tissue > AIR).any((0, 1)))[0].max()
@@ -195,15 +215,16 @@ def finish_anatomy(name: str, tissue: NDArray[np.uint8]) -> Anatomy:
     out = tissue.copy()
     # The falx: a thin sheet in the cleft between the hemispheres, not deeper than it reaches.
     gx, gy, gz = np.nonzero(out == CSF)
-    lateral = np.abs(gx - (weights[0] + weights[1] * gy + weights[2] * gz))
+    own = bend[np.minimum(gy // 2, bend.shape[0] - 1), np.minimum(gz // 2, bend.shape[1] - 1)]
+    lateral = np.abs(gx - (weights[0] + weights[1] * gy + weights[2] * gz) - own)
     d = depth[np.minimum(gx // 2, depth.shape[0] - 1), np.minimum(gy // 2, depth.shape[1] - 1), np.minimum(gz // 2, depth.shape[2] - 1)]
     sheet = (lateral < 1.0) & (gz > upper[:, 2].min()) & (d < 42)
     out[gx[sheet], gy[sheet], gz[sheet]] = FALX
     assert brain.any()
     out = np.ascontiguousarray(out)
-    for grid in (out, depth, inward):
+    for grid in (out, depth, inward, bend):
         grid.flags.writeable = False        # cached and shared by all studies
-    return Anatomy(name, out, depth, inward, tuple(float(w) for w in weights), upper.mean(0).astype(np.float32),
+    return Anatomy(name, out, depth, inward, tuple(float(w) for w in weights), bend, upper.mean(0).astype(np.float32),
                    (float(z_low), float(z_top)))
 
 
@@ -256,6 +277,11 @@ def nearest(grid: NDArray[Any], point: list[Floats], step: float) -> NDArray[Any
     found = grid.ravel()[flat]
     found[~ok] = 0
     return found
+
+
+def smooth_at(grid: Floats, at: list[Floats]) -> Floats:
+    """Value between the points of a grid, by straight lines; beyond it that of its edge."""
+    return ndimage.map_coordinates(grid, np.stack(at), order=1, mode="nearest").astype(np.float32)
 
 
 def simulate_head_ct(seed: int, kind: str | None = None, *, rows: int = 160, field_mm: float = 230.0, slice_mm: float | None = None,
@@ -359,8 +385,12 @@ def place(rng: np.random.Generator, head: Anatomy, rows: int, field_mm: float, s
     s, v, w = np.meshgrid(depth, -u + drift[1] - 5, -u + drift[0], indexing="ij", copy=False)   # up, front, right
     turned = rotation / scale[:, None]
     point = [(turned[i, 0] * w + turned[i, 1] * v + turned[i, 2] * s + head.centre[i]).astype(np.float32).ravel() for i in range(3)]
+    middle = int(np.abs(u - drift[0]).argmin())
     for axis in range(3):
-        point[axis] += smooth_field(rng, shape, (5, 6, 6)).ravel() * np.float32(rng.uniform(0.8, 2.6))
+        bend = smooth_field(rng, shape, (5, 6, 6)) * np.float32(rng.uniform(0.8, 2.6))
+        if axis == 0:       # the falx is stretched between two bones: the midline of a head without a push is nearly straight
+            bend -= 0.8 * bend[:, :, middle, None] * np.exp(-((u - drift[0]) / 45) ** 2).astype(np.float32)
+        point[axis] += bend.ravel()
     origin = (-drift[0] + u[0], -drift[1] + u[0], start + 0.5 * slice_mm)
     affine = np.eye(4)
     affine[0, 0] = affine[1, 1] = pixel
@@ -368,7 +398,7 @@ def place(rng: np.random.Generator, head: Anatomy, rows: int, field_mm: float, s
     affine[:3, 3] = origin
     a, b, c = head.midline
     here = nearest(head.depth, point, 2.0)
-    lateral = point[0] - (a + b * point[1] + c * point[2])
+    lateral = point[0] - (a + b * point[1] + c * point[2]) - smooth_at(head.bend, [point[1] / 2, point[2] / 2])
     zeros = [np.zeros_like(here) for _ in range(3)]
     return Scene(rng, head, shape, point, zeros, here, lateral), affine, slices
 
@@ -628,15 +658,16 @@ def scan(scene: Scene, seed: int, values: Floats, blood: dict[str, NDArray[np.bo
     # DICOM columns run to the patient's left, head x to the right: scene columns were laid out that way already.
     lateral = scene.lateral.reshape(shape)[:, 1]
     push = shift_field.reshape(shape)[:, 1]
-    shift, way = measure_shift(scene, lateral, push, depth)
+    halves = np.where(depth > 0, np.where(lateral - push > 0, 1, 2), 0).astype(np.uint8)
+    measured = midline_shift(np.stack([halves == code for code in range(3)], 1).astype(np.float32), slice_mm, pixel)
+    moved_mm = measured[0] if measured else 0.0
     volume = Volume(pixels=np.clip(np.rint(pixels), -1024, 3071).astype(np.float32), spacing_mm=(slice_mm, pixel, pixel), affine=affine,
                     modality="CT", sequence="SIMULATED head without contrast", units="HU", orientation="axial",
                     series_uid=f"2.25.{10**20 + seed * 1000 + 1}",
                     instance_uids=tuple(f"2.25.{10**20 + seed * 1000 + 100 + i}" for i in range(slices)),
                     tags={"BodyPartExamined": "HEAD", "KVP": "120", "PatientPosition": "HFS"})
-    halves = np.where(depth > 0, np.where(lateral - push > 0, 1, 2), 0).astype(np.uint8)
-    findings = truth(masks, lateral, pixel**2 * slice_mm / 1000, shift, way)
-    return SimulatedStudy(volume, masks, findings, seed, shift, scene.anatomy.name, halves, tuple(scene.notes))
+    findings = truth(masks, lateral, pixel**2 * slice_mm / 1000, moved_mm)
+    return SimulatedStudy(volume, masks, findings, seed, abs(moved_mm), scene.anatomy.name, halves, tuple(scene.notes))
 
 
 def head_holder(rng: np.random.Generator, pixels: Floats, pixel: float) -> None:
@@ -649,27 +680,8 @@ def head_holder(rng: np.random.Generator, pixels: Floats, pixel: float) -> None:
     pixels[:, arc] = np.maximum(pixels[:, arc], rng.uniform(-200, 150))
 
 
-def measure_shift(scene: Scene, lateral: Floats, push: Floats, depth: Floats) -> tuple[float, int]:
-    """Largest sideways displacement of the midline in the middle third of the head: mm, and its sign (+ to the right)."""
-    y = scene.point[1].reshape(scene.shape[0] // 3, 3, *scene.shape[1:])[:, 1]
-    source = lateral - push
-    near = np.where(depth > 0, np.abs(source), 99)
-    column = near.argmin(2)
-    at = np.take_along_axis(near, column[..., None], 2)[..., 0]
-    moved = np.take_along_axis(push, column[..., None], 2)[..., 0]
-    middle = np.take_along_axis(y, column[..., None], 2)[..., 0] - scene.anatomy.centre[1]
-    z = scene.point[2].reshape(scene.shape[0] // 3, 3, *scene.shape[1:])[:, 1, 0, 0][:, None]
-    valid = (at < 1.6) & (np.abs(middle) < 45) & (z > scene.anatomy.centre[2] - 40)
-    if not valid.any():
-        return 0.0, 0
-    sizes = np.abs(moved[valid])
-    value = float(np.quantile(sizes, 0.97))
-    way = int(np.sign(moved[valid][sizes.argmax()]))
-    return (value, way) if value >= 0.5 else (0.0, 0)
-
-
-def truth(masks: dict[str, NDArray[np.uint8]], lateral: Floats, voxel_ml: float, shift: float, way: int) -> tuple[Finding, ...]:
-    """What a perfect reader would say, present and absent."""
+def truth(masks: dict[str, NDArray[np.uint8]], lateral: Floats, voxel_ml: float, moved_mm: float) -> tuple[Finding, ...]:
+    """What a perfect reader would say, present and absent; `moved_mm` is the midline's shift, + to the patient's left."""
     found: list[Finding] = []
 
     def add(code: str, present: bool, **facts: Any) -> None:
@@ -685,9 +697,10 @@ def truth(masks: dict[str, NDArray[np.uint8]], lateral: Floats, voxel_ml: float,
                 volume_ml=round(float(masks[name].sum()) * voxel_ml, 1))
         else:
             add(f"{name}_haemorrhage", False)
-    add("midline_shift", shift >= 2, **({"side": "right" if way > 0 else "left", "size_mm": round(shift, 1)} if shift >= 2 else {}))
+    shifted = abs(moved_mm) >= SHIFT_FROM_MM
+    add("midline_shift", shifted, **({"side": "left" if moved_mm > 0 else "right", "size_mm": round(abs(moved_mm), 1)} if shifted else {}))
     volume = sum(float(masks[t].sum()) * voxel_ml for t in types if t in ("epidural", "subdural", "intraparenchymal"))
-    add("mass_effect", shift >= 2 or volume >= 20)
+    add("mass_effect", shifted or volume >= 20)
     at = lateral[masks["fracture"] > 0] if "fracture" in masks else lateral[:0]
     add("skull_fracture", "fracture" in masks, **({"side": side_of(float((at > 0).mean()), 30)} if "fracture" in masks else {}))
     return tuple(found)

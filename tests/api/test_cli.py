@@ -88,6 +88,10 @@ def test_hl7_orders_are_suggested_for_and_a_refused_one_is_named(tmp_path):
     (["train", "findings", "--out", "x", "--real"], "--real has no meaning for findings"),
     (["train", "report", "--from-store", "--batch", "4"], "--batch has no meaning beside --from-store"),
     (["train", "flair_lesions", "--out", "x", "--batch", "0"], "--batch"),
+    (["train", "flair_lesions", "--out", "x", "--minutes", "0"], "--minutes is 0"),
+    (["train", "microbleeds", "--out", "x", "--frozen"], "give --base"),
+    (["train", "findings", "--out", "x", "--frozen"], "give --base"),
+    (["train", "findings", "--out", "x", "--minutes", "0"], "--minutes is 0"),
 ])
 def test_an_option_that_a_training_has_no_use_for_is_refused(words, said, tmp_path):
     done = run(*(tmp_path / word if word == "x" else word for word in words))

@@ -4,7 +4,8 @@ import pydicom
 import pytest
 
 from data.errors import SimulatorError
-from data.simulator import INSIDE, KINDS, TYPES, read_anatomy, simulate_head_ct, write_dicom
+from data.midline import SHIFT_FROM_MM
+from data.simulator import INSIDE, KINDS, TYPES, border_of, read_anatomy, simulate_head_ct, write_dicom
 
 
 def fact(study, code):
@@ -98,3 +99,21 @@ def test_the_series_written_is_valid_dicom_and_says_simulated(tmp_path, studies)
     assert second.ImagePositionPatient[2] - first.ImagePositionPatient[2] == pytest.approx(study.volume.spacing_mm[0], abs=1e-3)
     assert len({pydicom.dcmread(p).SOPInstanceUID for p in paths}) == len(paths)
     np.testing.assert_array_equal(first.pixel_array * first.RescaleSlope + first.RescaleIntercept, study.volume.pixels[0])
+
+
+def test_heads_without_a_lesion_have_a_nearly_straight_midline_and_no_shift():
+    for seed in range(4):
+        study = simulate_head_ct(seed, "none", rows=96, slice_mm=5.0)
+        assert study.shift_mm < SHIFT_FROM_MM and not fact(study, "midline_shift").present
+
+
+def test_the_midline_follows_the_border_between_the_labelled_hemispheres():
+    """A real falx is bent; truth that lies beside what is seen cannot be learnt."""
+    labels = np.zeros((80, 96, 64), np.int32)
+    x, y = np.mgrid[:80, :96]
+    bent = 40 + 3 * np.sin(np.pi * y / 96)
+    labels[10:70] = np.where(x < bent, 2, 41)[10:70, :, None]
+    off = border_of(labels, np.array([40.0, 0.0, 0.0]))
+    assert off.shape == (48, 32)
+    np.testing.assert_allclose(off[8:40, 8:24], np.broadcast_to(3 * np.sin(np.pi * np.arange(48) * 2 / 96)[8:40, None], (32, 16)), atol=1.0)
+    assert np.abs(border_of(np.where(labels > 0, 16, 0), np.array([40.0, 0.0, 0.0]))).max() == 0

@@ -11,8 +11,8 @@ from data.errors import ModelError, StudyRefused
 from data.images import open_study
 from data.records import Study, Volume
 from data.simulator import simulate_head_ct
-from vision.findings import PEAK_OF_MANY, FindingModel, choose_volume, outline_bias, peak, run, whole_study
-from vision.train_findings import OUTLINES, Slices
+from vision.findings import PEAK_OF_MANY, PIXEL_MM, FindingModel, choose_volume, give_fragments, measure, outline_bias, peak, run, whole_study
+from vision.train_findings import OUTLINES, SLICE_CODES, Slices
 from vision.transforms import SIZE
 
 REAL = Path("/work/shared/imaging/head_ct_dicom")
@@ -134,3 +134,98 @@ def test_outlines_that_lie_too_low_are_lifted_by_what_the_held_out_studies_show(
     assert [value > 0 for value in lifted] == [name == "subdural" for name in OUTLINES]
     raised = run(Timid(), whole_study(held, 0)[1], bias=lifted).outlines[:, OUTLINES.index("subdural")]
     assert (raised[:, 45:55, 45:55] > 0.5).all() and (raised[:, :30] < 0.5).all()
+
+
+def bent(slices, bend_mm):
+    """Halves on the net's grid whose border is an arc of `bend_mm` towards the last column."""
+    y, x = np.mgrid[:SIZE // 2, :SIZE // 2] * 2 * PIXEL_MM - SIZE * PIXEL_MM / 2
+    inside = (x / 65) ** 2 + (y / 82) ** 2 < 1
+    first = inside & (x < bend_mm * np.clip(1 - (y / 82) ** 2, 0, 1))
+    return np.repeat(np.stack([~inside, first, inside & ~first])[None], slices, 0).astype(np.float32)
+
+
+def sure_from(mm):
+    """A calibration by which a shift of `mm` is as likely there as not."""
+    return [2.0, 0.0, -2.0 * mm]
+
+
+@pytest.mark.parametrize(("bend_mm", "changes", "present", "band", "side"), [
+    (14.0, {}, True, "state", "left"), (-14.0, {}, True, "state", "right"), (0.0, {}, False, "state", None),
+    (0.0, {"shift_denied": False}, False, "omit", None), (14.0, {"shift_said": False}, False, "omit", None),
+    (14.0, {"shift": [0.0, 0.0, 0.0]}, True, "hedge", "left"), (14.0, {"shift": [0.0, 0.0, -1.0]}, False, "omit", None),
+    (None, {}, False, "omit", None)])
+def test_a_shift_is_stated_or_denied_by_how_far_the_border_of_the_halves_is_bent(model, bleeding, monkeypatch, bend_mm, changes, present, band, side):
+    def measure_bent(answers, slice_mm):
+        answers.halves = bent(len(answers.halves), bend_mm or 0.0)
+        if bend_mm is None:             # the head lies on its side: its front is not in the first rows
+            answers.halves = answers.halves.swapaxes(2, 3)
+        return measure(answers, slice_mm)
+
+    monkeypatch.setattr("vision.findings.measure", measure_bent)
+    sure = {"shift": sure_from(3.0), "shift_slope": 1.0, "shift_said": True, "shift_denied": True}
+    settings = model.settings | {"calibration": model.calibration | sure | changes}
+    shift = {f.code: f for f in FindingModel(model.net, model.picture_net, settings).find(bleeding[0].study).findings}["midline_shift"]
+    assert (shift.present, shift.band, shift.side) == (present, band, side)
+    if present:
+        assert 0.5 * abs(bend_mm) < shift.size_mm < 1.3 * abs(bend_mm) and shift.evidence[0].series_uid == bleeding[0].volume.series_uid
+
+
+def test_a_large_shift_of_a_simulated_head_is_stated_to_its_side_with_its_size(model):
+    made = next(study for study in (simulate_head_ct(s, "epidural", slice_mm=5.0, size=1.0) for s in range(200, 240)) if study.shift_mm > 6)
+    truth, found = ({f.code: f for f in findings}["midline_shift"] for findings in (made.findings, model.find(made.study).findings))
+    assert (found.present, found.band, found.side) == (True, "state", truth.side)
+    assert found.size_mm == pytest.approx(truth.size_mm, abs=3.0)
+    normal = {f.code: f for f in model.find(simulate_head_ct(9100, "none").study).findings}["midline_shift"]
+    assert not normal.present
+
+
+def chances(**areas):
+    """Outline probabilities of eight slices: a box of (slices, rows, columns) for each kind named."""
+    made = np.zeros((8, len(OUTLINES), SIZE, SIZE), np.float32)
+    for name, (slices, rows, columns) in areas.items():
+        made[slices, OUTLINES.index(name), rows, columns] = 0.9
+    return made
+
+
+SUBDURAL_BLOOD = (slice(2, 6), slice(20, 90), slice(20, 32))
+
+
+@pytest.mark.parametrize(("other", "place", "kept"), [
+    ("intraparenchymal", (slice(3, 5), slice(40, 50), slice(32, 36)), False),       # a rim of the subdural under another name
+    ("intraparenchymal", (slice(2, 6), slice(20, 90), slice(32, 44)), True),        # as large: blood of its own
+    ("intraparenchymal", (slice(3, 5), slice(40, 60), slice(32, 36)), True),        # small beside it, and more than a fragment
+    ("intraparenchymal", (slice(3, 5), slice(40, 50), slice(90, 94)), True),        # elsewhere
+    ("subarachnoid", (slice(3, 5), slice(40, 50), slice(32, 36)), True)])           # blood of sulci lies beside other blood
+def test_a_fragment_at_the_rim_of_larger_blood_takes_its_name(other, place, kept):
+    made = chances(subdural=SUBDURAL_BLOOD, **{other: place})
+    before = made.max(1).copy()
+    give_fragments(made, 120)
+    assert bool((made[:, OUTLINES.index(other)] > 0.5).any()) == kept
+    np.testing.assert_array_equal(made.max(1), before)                              # no blood is lost or made
+
+
+def test_a_kind_of_blood_that_cannot_be_outlined_is_not_given(model, bleeding, monkeypatch):
+    """However sure the net of its slices is: a finding of a head is shown where it lies."""
+    def run_sure(*args, **more):
+        answers = run(*args, **more)
+        answers.logits[:, SLICE_CODES.index("subarachnoid")] = 10.0
+        answers.outlines[:, OUTLINES.index("subarachnoid")] = 0.0
+        return answers
+
+    monkeypatch.setattr("vision.findings.run", run_sure)
+    found = {f.code: f for f in model.find(bleeding[0].study).findings}
+    assert found["intraparenchymal_haemorrhage"].present and not found["subarachnoid_haemorrhage"].present
+
+
+def test_a_volume_whose_columns_run_to_the_patients_right_has_its_shift_to_the_other_side(model, bleeding, monkeypatch):
+    def measure_bent(answers, slice_mm):
+        answers.halves = bent(len(answers.halves), 14.0)
+        return measure(answers, slice_mm)
+
+    monkeypatch.setattr("vision.findings.measure", measure_bent)
+    calibration = model.calibration | {"shift": sure_from(3.0), "shift_said": True}
+    sure = FindingModel(model.net, model.picture_net, model.settings | {"calibration": calibration})
+    turned = bleeding[0].volume.affine.copy()
+    turned[0, 0] *= -1
+    study = replace(bleeding[0].study, volumes=(replace(bleeding[0].volume, affine=turned),))
+    assert {f.code: f for f in sure.find(study).findings}["midline_shift"].side == "right"

@@ -3,7 +3,23 @@ import numpy as np
 import torch
 
 from data.labelled_pictures import LabelledPicture
-from vision.train_findings import Draws, RealSlices, Slices, draw_ahead, make_slices, make_study
+from data.model_files import load_model, save_model
+from vision.encoder import EncoderConfig
+from vision.heads.midline import border_loss
+from vision.picture_net import PictureNet
+from vision.train_findings import (
+    Draws,
+    FindingNet,
+    RealSlices,
+    Slices,
+    augment,
+    draw_ahead,
+    learn_halves,
+    main,
+    make_slices,
+    make_study,
+    to_half,
+)
 from vision.transforms import SIZE
 
 
@@ -41,3 +57,48 @@ def test_a_study_is_the_same_whichever_process_simulates_it():
     np.testing.assert_array_equal(made.hu[made.start[1]:], hu)
     np.testing.assert_array_equal(made.labels[made.start[1]:], labels)
     assert (made.shift_mm[1], made.slice_mm[1]) == (shift_mm, slice_mm) and made.counts[1] == len(hu)
+
+
+def small_model(folder):
+    """Untaught nets of a small config, in a folder as a training leaves it."""
+    torch.manual_seed(0)
+    config = EncoderConfig(width=4, fine=8)
+    parts = (("net", FindingNet(config)), ("picture", PictureNet()))
+    tensors = {f"{part}.{name}": to_half(value) for part, module in parts for name, value in module.state_dict().items()}
+    save_model(folder, tensors, {"version": "findings-0", "encoder": vars(config), "calibration": {}}, {"name": "findings-0"})
+    return config
+
+
+def test_without_minutes_only_the_midlines_head_is_taught_and_calibrated(tmp_path):
+    config = small_model(tmp_path / "base")
+    main(out=tmp_path / "new", base=tmp_path / "base", frozen=True, minutes=0, slices=slices(), held_out=slices(4), real=[], halves_steps=3,
+         config=config)
+    (_, old), (settings, new) = load_model(tmp_path / "base"), load_model(tmp_path / "new")
+    changed = {name for name in old if (old[name] != new[name]).any()}
+    assert changed and all(name.startswith("net.heads.midline.") for name in changed)
+    assert {"shift", "shift_slope", "shift_said", "volume", "picture"} <= settings["calibration"].keys()
+    assert settings["calibration"]["shift_said"] is False           # no held-out head with a shift: nothing is known, nothing said
+
+
+def test_the_midlines_head_learns_where_the_halves_meet():
+    """Heads as bright ovals, their halves of different brightness, the border bent or not."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:SIZE, :SIZE] - SIZE / 2
+    hu, labels = [], []
+    for _ in range(16):
+        first = x < rng.uniform(-14, 14) * np.clip(1 - (y / 60) ** 2, 0, 1)
+        inside = (x / 48) ** 2 + (y / 60) ** 2 < 1
+        hu.append(np.where(inside, np.where(first, 22, 48), -1000))
+        labels.append(np.where(inside, np.where(first, 1, 2), 0) << 4)
+    made = Slices(np.array(hu, np.int16), np.array(labels, np.uint8), np.full(4, 4), np.array([0.0, 5.0, 5.0, 0.0]), np.full(4, 5.0))
+    torch.manual_seed(0)
+    net = FindingNet(EncoderConfig(width=4, fine=8)).eval()
+
+    def off():
+        images, _, halves = augment(made, np.arange(16), np.random.default_rng(1), np.zeros(16, bool), plain=True)
+        with torch.inference_mode():
+            return float(border_loss(net(images)[0]["midline"], halves))
+
+    before = off()
+    learn_halves(net, made, 150, 0, "cpu", lambda *a, **k: None)
+    assert off() < 0.5 * before, (off(), before)
