@@ -10,7 +10,8 @@ ENDS, MIDDLE = 0.16, 0.3    # share of a slice's length at each end, where bone 
 PLACES = 49                 # from front to back
 SMOOTH_ROWS_MM, SMOOTH_SLICES_MM = 10.0, 8.0        # standard deviations
 CLEAR_MM, ROUNDS = 2.0, 4   # points that lie further off the smooth border count less
-TURNED = np.tan(np.radians(30))     # a head that lies turned by more has its front elsewhere
+TURNED = np.tan(np.radians(30))     # a head that lies turned by more has its front elsewhere,
+ROUND = 0.98                # as has one whose inside is wider than this share of its length: skulls are 0.7 to 0.95
 
 
 def midline_shift(halves: NDArray[np.float32], slice_mm: float, pixel_mm: float) -> tuple[float, int] | None:
@@ -23,6 +24,8 @@ def midline_shift(halves: NDArray[np.float32], slice_mm: float, pixel_mm: float)
     inside = halves[:, 0] < 0.5
     area = ndimage.uniform_filter1d(inside.sum((1, 2)).astype(float), 3)
     largest = int(area.argmax())
+    if wider_than(inside[largest], ROUND):
+        return None
     courses, slices, lengths = [], [], []
     for at in range(max(0, largest - round(BELOW_MM / slice_mm)), min(len(area), largest + round(ABOVE_MM / slice_mm) + 1)):
         width = inside[at].sum(1)
@@ -55,3 +58,9 @@ def midline_shift(halves: NDArray[np.float32], slice_mm: float, pixel_mm: float)
     shift = np.where(np.abs(place) < 1 - 2 * MIDDLE, (smooth + straight - terms @ plane) * np.cos(np.arctan(slope)), 0)
     s, r = np.unravel_index(np.abs(shift).argmax(), shift.shape)
     return float(shift[s, r]), slices[s]
+
+
+def wider_than(inside: NDArray[np.bool_], share: float) -> bool:
+    """Whether what is seen of the inside of a head, (rows, columns), is wider than this share of its length, or nothing is seen."""
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    return len(rows) == 0 or bool(np.ptp(columns) > share * np.ptp(rows))

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from data.errors import StudyRefused
 from data.findings import FINDINGS
-from data.midline import SHIFT_FROM_MM, midline_shift
+from data.midline import SHIFT_FROM_MM, midline_shift, wider_than
 from data.model_files import MODELS
 from data.records import Band, Finding, ImageEvidence, Side, Study, Volume
 from data.simulator import LABELS, TYPES
@@ -111,10 +111,12 @@ class FindingModel:
         check_head(thin, answers, picture)
         measures = measure(answers, None if picture else thin.spacing_mm[0])  # type: ignore[index]
         seen = both_readers(picture_logits(self.picture_net, as_pictures(thin), self.device), answers)
-        sided = not (picture and lies_turned(answers))
+        sided = not lies_turned(answers)
         if picture:
-            notes.append("a picture without spacing: nothing measured; " + ("sides assume that the image's left is the patient's right" if sided else
-                                                                           "the head lies turned, so no side is given"))
+            assumed = "; sides assume that the image's left is the patient's right" if sided else ""
+            notes.append(f"a picture without spacing: nothing measured{assumed}")
+        if not sided:
+            notes.append("the head lies turned, so no side is given")
         if not picture and (gone := missing_end(answers, thin.spacing_mm)):  # type: ignore[arg-type]
             notes.append(gone)
         findings, masks = self.graph(volume, group, grid, answers, measures, seen, picture, sided)
@@ -178,7 +180,7 @@ class FindingModel:
             # learnt from simulated fractures only: good enough to point to one, never to say that there is none
             loud: Band = "state" if p >= STATE["fracture"] else "hedge"
             add("skull_fracture", broken, p, loud if broken and self.calibration["fracture_said"] else "omit",
-                side=side_of(measures.outlines[:, 5], answers.halves, leftward) if broken else None,
+                side=side_of(measures.outlines[:, 5], answers.halves, leftward) if broken and sided else None,
                 evidence=evidence("skull_fracture", 6, masks["skull_fracture"]) if broken else ())
         return tuple(found), {name: mask for name, mask in masks.items() if mask.any()}
 
@@ -307,9 +309,9 @@ def check_head(volume: Volume, answers: Answers, picture: bool) -> None:
 
 
 def lies_turned(answers: Answers) -> bool:
-    """Whether the head in a picture is wider than it is long."""
-    inside = answers.halves[0, 0] < 0.5
-    return bool(np.ptp(np.flatnonzero(inside.any(0))) > 1.02 * np.ptp(np.flatnonzero(inside.any(1)))) if inside.any() else True
+    """Whether the head is wider than it is long in its largest slice: its front is not above, and image-left is no side."""
+    inside = answers.halves[:, 0] < 0.5
+    return wider_than(inside[int(inside.sum((1, 2)).argmax())], 1.02)
 
 
 def missing_end(answers: Answers, spacing_mm: tuple[float, float, float]) -> str:

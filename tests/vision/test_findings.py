@@ -229,3 +229,15 @@ def test_a_volume_whose_columns_run_to_the_patients_right_has_its_shift_to_the_o
     turned[0, 0] *= -1
     study = replace(bleeding[0].study, volumes=(replace(bleeding[0].volume, affine=turned),))
     assert {f.code: f for f in sure.find(study).findings}["midline_shift"].side == "right"
+
+
+def test_a_volume_whose_head_lies_turned_has_no_side_and_no_shift(model, bleeding):
+    """Real heads stored lying on their side had shifts stated that were the net's guess at a midline."""
+    made = bleeding[0]
+    volume = made.volume
+    turned = replace(volume, pixels=np.rot90(volume.pixels, axes=(1, 2)).copy())
+    answer = model.find(replace(made.study, volumes=(turned,)))
+    found = {f.code: f for f in answer.findings}
+    assert found["intracranial_haemorrhage"].present and not any(f.side for f in answer.findings)
+    assert found["midline_shift"].band == "omit" and not found["midline_shift"].present
+    assert any("lies turned" in note for note in answer.notes)
