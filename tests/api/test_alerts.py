@@ -23,7 +23,8 @@ class Unsure:
 
     found = (Finding("f1", "intracranial_haemorrhage", "intracranial haemorrhage", False, 0.28, band="omit"),
              Finding("f2", SUBDURAL, "subdural haematoma", False, 0.22, side="left", band="omit"),
-             Finding("f3", "skull_fracture", "skull fracture", False, ALERT_PROBABILITY - 0.01, band="omit"),
+             Finding("f3", "skull_fracture", "skull fracture", False, 0.9, band="omit"),
+             Finding("f6", "epidural_haemorrhage", "epidural haematoma", False, ALERT_PROBABILITY - 0.01, band="omit"),
              Finding("f5", "midline_shift", "midline shift", True, 0.9, band="omit"),
              Finding("f4", "microbleeds", "microbleeds", True, 0.99))
 
