@@ -117,3 +117,14 @@ def test_the_midline_follows_the_border_between_the_labelled_hemispheres():
     assert off.shape == (48, 32)
     np.testing.assert_allclose(off[8:40, 8:24], np.broadcast_to(3 * np.sin(np.pi * np.arange(48) * 2 / 96)[8:40, None], (32, 16)), atol=1.0)
     assert np.abs(border_of(np.where(labels > 0, 16, 0), np.array([40.0, 0.0, 0.0]))).max() == 0
+
+
+def test_a_label_maps_own_border_is_the_midline_of_its_head(tmp_path):
+    x, y, z = np.mgrid[:120, :140, :110]
+    radius = np.sqrt(((x - 60) / 50) ** 2 + ((y - 70) / 62) ** 2 + ((z - 55) / 46) ** 2)
+    first = x < 60 + 3 * np.sin(np.pi * (y - 8) / 124)
+    labels = np.where(radius < 0.8, np.where(first, 2, 41), np.where(radius < 0.9, np.where(first, 3, 42), np.where(radius < 1, 515, 0)))
+    np.savez(tmp_path / "bent.npz", lab=labels.astype(np.int16))
+    head = read_anatomy(str(tmp_path / "bent.npz"))
+    middle = head.bend[35, 27] - (head.bend[12, 27] + head.bend[58, 27]) / 2
+    assert middle == pytest.approx(2.0, abs=1.0)
