@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from data.errors import InputError
+from data.errors import InputError, ModelError
 from data.labelled_pictures import LabelledPicture, folds, read_labelled_pictures
 from data.midline import SHIFT_FROM_MM
 from data.model_files import MODELS, load_model, save_model
@@ -249,7 +249,7 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     fold = folds([p.group for p in real], FOLDS)
     taught = RealSlices([p for p, k in zip(real, fold, strict=True) if k != HELD_OUT_FOLD]) if real else None
     begun = time.monotonic()
-    started = load_nets(Path(base)) if base else None
+    started = load_nets(Path(base), as_base=True) if base else None
     if frozen and started:
         picture_net = started[1]
     if picture_net is None:
@@ -474,10 +474,18 @@ def restore(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> int
         return int(json.loads(file.metadata()["step"]))
 
 
-def load_nets(folder: Path) -> tuple[FindingNet, PictureNet, dict[str, Any]]:
+def load_nets(folder: Path, as_base: bool = False) -> tuple[FindingNet, PictureNet, dict[str, Any]]:
+    """Both nets and the settings; a base may have another head of the midline, which is taught anew. Raises ModelError when they do not fit."""
     settings, tensors = load_model(folder)
     net, picture_net = FindingNet(EncoderConfig(**settings["encoder"])), PictureNet()
     for part, module in (("net", net), ("picture", picture_net)):
         own = {name[len(part) + 1:]: value for name, value in tensors.items() if name.startswith(part + ".")}
-        module.load_state_dict({k: torch.from_numpy(v.astype(np.float32) if v.dtype == np.float16 else v) for k, v in own.items()})
+        fresh = {k: v for k, v in module.state_dict().items() if k.startswith("heads.midline.")}
+        if as_base and {k: tuple(v.shape) for k, v in fresh.items()} != {k: v.shape for k, v in own.items() if k.startswith("heads.midline.")}:
+            own = {k: v for k, v in own.items() if not k.startswith("heads.midline.")} | {k: v.numpy() for k, v in fresh.items()}
+        try:
+            module.load_state_dict({k: torch.from_numpy(v.astype(np.float32) if v.dtype == np.float16 else v) for k, v in own.items()})
+        except RuntimeError:
+            raise ModelError(f"{folder} holds {settings['version']}, which does not fit the nets as they are now; train on from it with "
+                             f"`wetread train findings --base {folder} --out FOLDER`") from None
     return net.eval(), picture_net.eval(), settings

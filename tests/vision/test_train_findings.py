@@ -1,7 +1,9 @@
 """Teaching the head CT nets: studies and batches follow from the seed, whoever makes them."""
 import numpy as np
+import pytest
 import torch
 
+from data.errors import ModelError
 from data.labelled_pictures import LabelledPicture
 from data.model_files import load_model, save_model
 from vision.encoder import EncoderConfig
@@ -15,6 +17,7 @@ from vision.train_findings import (
     augment,
     draw_ahead,
     learn_halves,
+    load_nets,
     main,
     make_slices,
     make_study,
@@ -102,3 +105,16 @@ def test_the_midlines_head_learns_where_the_halves_meet():
     before = off()
     learn_halves(net, made, 150, 0, "cpu", lambda *a, **k: None)
     assert off() < 0.5 * before, (off(), before)
+
+
+def test_a_model_with_another_midline_head_is_a_base_to_go_on_from_and_else_a_coded_error(tmp_path):
+    config = small_model(tmp_path / "old")
+    settings, tensors = load_model(tmp_path / "old")
+    other = {name: value for name, value in tensors.items() if not name.startswith("net.heads.midline.")}
+    save_model(tmp_path / "old", other | {"net.heads.midline.answer.weight": np.zeros((3, 8, 1, 1), np.float16)}, settings, {"name": "findings-0"})
+    with pytest.raises(ModelError, match="findings-0"):
+        load_nets(tmp_path / "old")
+    main(out=tmp_path / "new", base=tmp_path / "old", frozen=True, minutes=0, slices=slices(), held_out=slices(4), real=[], halves_steps=3,
+         config=config)
+    _, new = load_model(tmp_path / "new")
+    assert all((new[name] == value).all() for name, value in other.items())
