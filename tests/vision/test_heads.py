@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.model_files import MODELS, to_int8
+from data.model_files import MODELS, rows, to_int8
 from data.simulate.recipes import RECIPES
 from tests.vision.heads_material import tiny_case, tiny_examples
 from vision.heads import CLASSED, HEADS, tasks
@@ -12,7 +12,6 @@ from vision.heads.infer import planes
 from vision.heads.tasks import TASKS
 from vision.heads.two_stage import candidates, patches
 from vision.heads.unet import UNet, UNetConfig
-from vision.train_head import rows
 
 TAUGHT = [name for name, head in HEADS.items() if head.task != "program"]
 

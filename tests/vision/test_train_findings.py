@@ -1,4 +1,6 @@
 """Teaching the head CT nets: studies and batches follow from the seed, whoever makes them."""
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ from vision.train_findings import (
     main,
     make_slices,
     make_study,
-    to_half,
+    stored,
 )
 from vision.transforms import SIZE
 
@@ -66,21 +68,58 @@ def small_model(folder):
     """Untaught nets of a small config, in a folder as a training leaves it."""
     torch.manual_seed(0)
     config = EncoderConfig(width=4, fine=8)
-    parts = (("net", FindingNet(config)), ("picture", PictureNet()))
-    tensors = {f"{part}.{name}": to_half(value) for part, module in parts for name, value in module.state_dict().items()}
+    tensors = stored(FindingNet(config), PictureNet())
     save_model(folder, tensors, {"version": "findings-0", "encoder": vars(config), "calibration": {}}, {"name": "findings-0"})
     return config
 
 
 def test_without_minutes_only_the_midlines_head_is_taught_and_calibrated(tmp_path):
-    config = small_model(tmp_path / "base")
-    main(out=tmp_path / "new", base=tmp_path / "base", frozen=True, minutes=0, slices=slices(), held_out=slices(4), real=[], halves_steps=3,
-         config=config)
+    config = small_model(tmp_path / "base")         # not the shape of a new training: it is kept
+    main(out=tmp_path / "new", base=tmp_path / "base", frozen=True, minutes=0, slices=slices(), held_out=slices(4), real=[], halves_steps=3)
     (_, old), (settings, new) = load_model(tmp_path / "base"), load_model(tmp_path / "new")
     changed = {name for name in old if (old[name] != new[name]).any()}
     assert changed and all(name.startswith("net.heads.midline.") for name in changed)
+    assert settings["encoder"] == vars(config)
     assert {"shift", "shift_slope", "shift_said", "volume", "picture"} <= settings["calibration"].keys()
     assert settings["calibration"]["shift_said"] is False           # no held-out head with a shift: nothing is known, nothing said
+
+
+def test_weights_are_stored_in_a_byte_each_and_those_stored_in_two_are_read_as_they_were(tmp_path):
+    torch.manual_seed(1)
+    nets = FindingNet(EncoderConfig(width=4, fine=8)).eval(), PictureNet().eval()
+    settings = {"version": "findings-0", "encoder": vars(nets[0].encoder.config), "calibration": {}}
+    half = {f"{part}.{name}": np.asarray(value.half().numpy() if value.is_floating_point() else value.numpy())
+            for part, net in zip(("net", "picture"), nets, strict=True) for name, value in net.state_dict().items()}
+    save_model(tmp_path / "half", half, settings, {"name": "findings-0"})
+    save_model(tmp_path / "byte", stored(*nets), settings, {"name": "findings-0"})
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "byte")]
+    assert sizes[1] < 0.55 * sizes[0], sizes
+    for net, halved, byte in zip(nets, load_nets(tmp_path / "half")[:2], load_nets(tmp_path / "byte")[:2], strict=True):
+        for one, two, three in zip(net.parameters(), halved.parameters(), byte.parameters(), strict=True):
+            assert torch.equal(one.detach().half().float(), two.detach())
+            step = one.detach().flatten(1).abs().amax(1) / 127 if one.ndim > 1 else torch.zeros(1)      # of a kernel of its own each
+            off = (one - three).detach().abs().reshape(len(one), -1).amax(1)
+            assert bool((off <= 0.51 * step + 1e-3 * one.detach().abs().max()).all())
+
+
+@pytest.mark.parametrize("width", [4, 6])
+def test_a_base_of_another_shape_gives_its_picture_net_and_one_of_the_same_shape_both(tmp_path, width):
+    config = small_model(tmp_path / "base")
+    wanted = EncoderConfig(width=width, fine=8)
+    main(out=tmp_path / "new", base=tmp_path / "base", frozen=True, epochs=1, steps_an_epoch=1, batch=4, slices=slices(), held_out=slices(4), real=[],
+         halves_steps=0, config=wanted)
+    old, new = load_nets(tmp_path / "base"), load_nets(tmp_path / "new")
+    assert same(old[1], new[1]) and new[0].encoder.config == wanted
+    card = json.loads((tmp_path / "new" / "card.json").read_text())
+    assert card["steps"] == {"picture net": "as in findings-0", "outlines": 1, "midline": 0}
+    assert card["trained_on"]["outlines net started from"] == ("findings-0" if wanted == config else "nothing")
+    assert card["trained_on"]["picture net started from"].endswith("by way of findings-0")
+    if wanted == config:                # one step from where it was; from nothing, weights are as far apart as they are large
+        assert all(float((a - b).detach().abs().max()) < 0.01 for a, b in zip(old[0].parameters(), new[0].parameters(), strict=True))
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
 def test_the_midlines_head_learns_where_the_halves_meet():
@@ -108,13 +147,12 @@ def test_the_midlines_head_learns_where_the_halves_meet():
 
 
 def test_a_model_with_another_midline_head_is_a_base_to_go_on_from_and_else_a_coded_error(tmp_path):
-    config = small_model(tmp_path / "old")
+    small_model(tmp_path / "old")
     settings, tensors = load_model(tmp_path / "old")
     other = {name: value for name, value in tensors.items() if not name.startswith("net.heads.midline.")}
     save_model(tmp_path / "old", other | {"net.heads.midline.answer.weight": np.zeros((3, 8, 1, 1), np.float16)}, settings, {"name": "findings-0"})
     with pytest.raises(ModelError, match="findings-0"):
         load_nets(tmp_path / "old")
-    main(out=tmp_path / "new", base=tmp_path / "old", frozen=True, minutes=0, slices=slices(), held_out=slices(4), real=[], halves_steps=3,
-         config=config)
+    main(out=tmp_path / "new", base=tmp_path / "old", frozen=True, minutes=0, slices=slices(), held_out=slices(4), real=[], halves_steps=3)
     _, new = load_model(tmp_path / "new")
     assert all((new[name] == value).all() for name, value in other.items())
