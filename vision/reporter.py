@@ -45,7 +45,7 @@ class Reporter:
         if not (folder / "report").exists():
             return cls(finder, None, finder_version=finder_version, mr=mr)
         shipped, version = load_decoder(folder / "report")
-        return cls(finder, on(shipped, device), version, finder_version, mr)
+        return cls(finder, shipped.to(device), version, finder_version, mr)
 
     def draft(self, study: Study, order: Order | None = None, priors: Sequence[PriorStudy] = (),
               seed: int | None = None) -> tuple[Draft, dict[str, NDArray[np.uint8]]]:
@@ -175,8 +175,3 @@ def load_decoder(folder: Path) -> tuple[ReportDecoder, str]:
         raise ModelError(f"{folder} is no report decoder of this version ({type(error).__name__}); "
                          "train it again with wetread train report") from None
     return decoder.eval(), str(config.get("version", ""))
-
-
-def on(decoder: ReportDecoder, device: str) -> ReportDecoder:
-    """In bf16 on a GPU; on the CPU as it is: at this width int8 saves nothing."""
-    return decoder.to(device, torch.bfloat16) if device.startswith("cuda") else decoder
