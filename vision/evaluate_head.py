@@ -20,7 +20,7 @@ from vision.heads.tasks import TASKS, Scores
 from vision.metrics import bootstrap, class_figures
 from vision.train_head import load_head, split_own, split_real
 
-CASES, FLOOR_CASES = 24, 20
+CASES, FLOOR_CASES, FLOOR_CASES_MAX = 24, 20, 800
 FOLDS = 5
 FOLDED = ("lgg_flair", "phe_sich", "tumor4")    # real sets with enough patients to learn from
 SITES = ("DU", "HT")                            # of lgg_flair
@@ -38,6 +38,7 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
     Args:
         folder: the weights; default `out` where it holds some, else what ships.
         size: test cases.
+        workers: processes that simulate, and threads that draw the batches of the folds.
         epochs: of each of five folds on the row's real images, started from `base`; none unless given.
         base: folder of weights taught by simulation alone, where those that are measured were taught the real images too.
     """
@@ -79,7 +80,7 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
         base = Path(base or folder)
         if not json.loads((base / "card.json").read_text())["recipe"].startswith("simulated"):
             raise InputError(f"{base} holds weights that were taught real images; give --base FOLDER with weights taught by simulation alone")
-        figures |= on_real(head, load_head(head, base, device), data, device, base, epochs, seed, floors.get(head.floor_name), report)
+        figures |= on_real(head, load_head(head, base, device), data, device, base, epochs, seed, workers, floors.get(head.floor_name), report)
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -94,10 +95,10 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
 
 
 def taught_cases(head: Head, folder: Path) -> int:
-    """What a floor learns from: a class as many cases as the head did, else FLOOR_CASES, whose points are many."""
+    """What a floor learns from: a class as many cases as the head did, at most FLOOR_CASES_MAX; else FLOOR_CASES, whose points are many."""
     if head.task not in CLASSED:
         return FLOOR_CASES
-    return int(json.loads((folder / "card.json").read_text())["trained_on"]["train"])
+    return min(FLOOR_CASES_MAX, int(json.loads((folder / "card.json").read_text())["trained_on"]["train"]))
 
 
 # ---------------------------------------------------------------- summing up
@@ -165,8 +166,8 @@ def subgroups(head: Head, rows: Rows, examples: Sequence[Example]) -> dict[str, 
 
 # ---------------------------------------------------------------- real images
 
-def on_real(head: Head, net: Any, data: Path, device: str, folder: Path, epochs: int | None, seed: int, floor: Answer | None,
-            report: Callable[..., None]) -> dict[str, Any]:
+def on_real(head: Head, net: Any, data: Path, device: str, folder: Path, epochs: int | None, seed: int, workers: int | None,
+            floor: Answer | None, report: Callable[..., None]) -> dict[str, Any]:
     cases = real_cases(head.real, data)
     if not cases:
         return {}
@@ -175,11 +176,16 @@ def on_real(head: Head, net: Any, data: Path, device: str, folder: Path, epochs:
         found = {f"real {head.real}, simulation only": on_made_flair(head, lambda i: net, whole, device, report)}
         if epochs:
             examples = [make_example(head, c, c.kept_whole) for c in whole]
-            nets = fold_nets(head, examples, folder, epochs, seed, device, report)
+            nets = fold_nets(head, examples, folder, epochs, seed, device, workers, report)
             found[f"real {head.real}, {FOLDS} folds by patient"] = on_made_flair(head, lambda i: nets[i], whole, device, report)
         return found
     if head.name == "ad_volumes":
-        return {"real oasis": on_oasis(head, net, cases, device)}
+        examples = [make_example(head, case, case.patient) for case in cases]
+        found = {"real oasis": on_oasis(head, lambda i: net, examples, device)}
+        if epochs:
+            nets = fold_nets(head, [as_stage(head, e) for e in examples], None, epochs, seed, device, workers, report)
+            found[f"real oasis, {FOLDS} folds by patient"] = on_oasis(head, lambda i: nets[i], examples, device)
+        return found
     examples = [make_example(head, case, case.kept_whole) for case in cases]
     floors = {head.floor_name: summary(head, [TASKS[head.task].score(head, floor(e), e) for e in examples])} if floor is not None else {}
     counts: list[Counts] = []
@@ -189,8 +195,8 @@ def on_real(head: Head, net: Any, data: Path, device: str, folder: Path, epochs:
     if epochs and head.real in FOLDED:
         if head.real == "lgg_flair":
             found["real lgg_flair, taught sites DU and HT, tested on CS and FG"] = other_sites(head, examples, cases, folder, epochs, seed, device,
-                                                                                               report)
-        found[f"real {head.real}, {FOLDS} folds by patient"] = five_folds(head, examples, folder, epochs, seed, device, report)
+                                                                                               workers, report)
+        found[f"real {head.real}, {FOLDS} folds by patient"] = five_folds(head, examples, folder, epochs, seed, device, workers, report)
     return found
 
 
@@ -208,7 +214,7 @@ def score_all(head: Head, net: Any, examples: Sequence[Example], device: str, re
     return rows
 
 
-def fold_nets(head: Head, examples: list[Example], folder: Path, epochs: int, seed: int, device: str,
+def fold_nets(head: Head, examples: list[Example], folder: Path | None, epochs: int, seed: int, device: str, workers: int | None,
               report: Callable[..., None]) -> list[Any]:
     """For each example the net that was taught the other folds, started from the weights in `folder`; an eighth of those stops the training."""
     import tempfile
@@ -217,14 +223,16 @@ def fold_nets(head: Head, examples: list[Example], folder: Path, epochs: int, se
     for k in range(FOLDS):
         split = split_real([e for e, f in zip(examples, fold, strict=True) if f != k], seed + k)
         with tempfile.TemporaryDirectory() as place:
-            train_head.main(head.name, out=Path(place), examples=split, epochs=epochs, seed=seed + k, device=device, base=folder, report=report)
+            train_head.main(head.name, out=Path(place), examples=split, epochs=epochs, seed=seed + k, device=device, base=folder, workers=workers,
+                            report=report)
             nets.append(load_head(head, Path(place), device))
     return [nets[f] for f in fold]
 
 
-def five_folds(head: Head, examples: list[Example], folder: Path, epochs: int, seed: int, device: str, report: Callable[..., None]) -> dict[str, Any]:
+def five_folds(head: Head, examples: list[Example], folder: Path, epochs: int, seed: int, device: str, workers: int | None,
+               report: Callable[..., None]) -> dict[str, Any]:
     """Each patient by a net that was taught the other folds, and by a floor that was."""
-    nets = fold_nets(head, examples, folder, epochs, seed, device, report)
+    nets = fold_nets(head, examples, folder, epochs, seed, device, workers, report)
     counts: list[Counts] = []
     rows = [score_all(head, net, [example], device, counts=counts)[0] for net, example in zip(nets, examples, strict=True)]
     found: dict[str, Any] = {"cases": len(examples), "epochs": epochs, "head": summary(head, rows)}
@@ -244,7 +252,7 @@ def folds_of(head: Head, examples: Sequence[Example]) -> NDArray[np.int64]:
 
 
 def other_sites(head: Head, examples: list[Example], cases: Sequence[ImageCase], folder: Path, epochs: int, seed: int, device: str,
-                report: Callable[..., None]) -> dict[str, Any]:
+                workers: int | None, report: Callable[..., None]) -> dict[str, Any]:
     """Patients of hospitals that the net was taught nothing of."""
     import tempfile
 
@@ -252,7 +260,8 @@ def other_sites(head: Head, examples: list[Example], cases: Sequence[ImageCase],
     other = [e for e, c in zip(examples, cases, strict=True) if c.site not in SITES]
     split = split_real(known, seed)
     with tempfile.TemporaryDirectory() as place:
-        train_head.main(head.name, out=Path(place), examples=split, epochs=epochs, seed=seed, device=device, base=folder, report=report)
+        train_head.main(head.name, out=Path(place), examples=split, epochs=epochs, seed=seed, device=device, base=folder, workers=workers,
+                        report=report)
         taught = load_head(head, Path(place), device)
     return {"cases": len(other), "epochs": epochs, "head": summary(head, score_all(head, taught, other, device, report))}
 
@@ -287,25 +296,29 @@ def on_made_flair(head: Head, net_of: Callable[[int], Any], cases: Sequence[Imag
     return found
 
 
-def on_oasis(head: Head, net: Any, cases: Sequence[ImageCase], device: str) -> dict[str, Any]:
-    """Dementia or not: the net as it is (probability of Alzheimer's disease), and a logistic regression of its own, five folds by patient."""
+def as_stage(head: Head, example: Example) -> Example:
+    """Who is demented as the last of the head's classes."""
+    return Example(example.arrays, example.facts | {"category": (len(head.outputs) - 1) * int(example.facts["category"] or 0)})
+
+
+def on_oasis(head: Head, net_of: Callable[[int], Any], examples: Sequence[Example], device: str) -> dict[str, Any]:
+    """Dementia or not: each patient's probability of Alzheimer's disease, and a logistic regression of its own, five folds by patient."""
     from vision.heads.floors import volume_regression
 
-    examples = [make_example(head, case, case.patient) for case in cases]
-    truth = np.array([int(case.category or 0) for case in cases])
+    truth = np.array([int(e.facts["category"] or 0) for e in examples])
     fold = folds_of(head, examples)
-    own = np.zeros((len(cases), 2))
+    own = np.zeros((len(examples), 2))
     for k in range(FOLDS):
         answer = volume_regression(head, [e for e, f in zip(examples, fold, strict=True) if f != k])
         for i in np.flatnonzero(fold == k):
             own[i] = answer(examples[i])
-    p = np.array([float(TASKS["volumes"].predict(head, net, e, device)[-1]) for e in examples])
+    p = np.array([float(TASKS["volumes"].predict(head, net_of(i), e, device)[-1]) for i, e in enumerate(examples)])
 
     def auc(values: NDArray[Any]) -> list[float]:
         rows = [{"p0": 1 - float(v), "p1": float(v), "label": float(t)} for v, t in zip(values, truth, strict=True)]
         return interval(rows, lambda drawn: classes_of(drawn)["auc"])
 
-    return {"cases": len(cases), "head": {"auc": auc(p)}, "floors": {"logistic regression, five folds": {"auc": auc(own[:, 1])}}}
+    return {"cases": len(examples), "head": {"auc": auc(p)}, "floors": {"logistic regression, five folds": {"auc": auc(own[:, 1])}}}
 
 
 # ---------------------------------------------------------------- the card

@@ -57,7 +57,7 @@ def pictures_of(head: Head, example: Example, answer: Any) -> list[tuple[NDArray
     if head.task == "rebuild":
         s = example["start"].shape[1] // 2
         return [(np.abs(example["start"][-1, s]), None), (np.asarray(example["targets"][0, s]), None), (answer[-1, s], None)]
-    if head.task in ("category", "picture"):
+    if head.task in ("category", "tissues", "picture"):
         return [(np.asarray(example["inputs"][0, example["inputs"].shape[1] // 2], np.float32), None)]
     return []
 

@@ -24,7 +24,8 @@ from vision.checkpoints import device_words, keep, restore
 from vision.heads import CLASSED, Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples, split_counts
 from vision.heads.picture_class import PictureClass
-from vision.heads.tasks import TASKS, Batch, predict_outline, score_outline, truth_masks
+from vision.heads.tasks import TASKS, Batch, as_tissues, predict_outline, score_outline, truth_masks
+from vision.heads.tissue_class import TissueClass
 from vision.heads.two_stage import TwoStage
 from vision.heads.unet import PatchDiscriminator, fused
 from vision.losses import fool_loss, judge_loss
@@ -114,12 +115,16 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
         run = Run(**facts)
     elif frozen and head.task == "detect":
         run = Run(stage=1, turned=0.0)
+    # classes from tissues of a department's own: nobody outlined them, so those of the base are taken and the classes alone are fitted
+    outlined = task.close is None or "targets" in examples["train"][0].arrays
+    if not outlined and base is None:
+        raise InputError(f"the patients given for {name} have no tissue to learn from; give --base {head.folder} or another folder that knows it")
     second = task.second
     pool = second.pool(head, net, examples["train"], device, seed) if second and run.stage else None
     begun, steps = time.monotonic() - run.seconds, (epochs or EPOCHS) * EPOCH
     with ThreadPoolExecutor(workers or 1) as drawer:
         coming: dict[int, Future[Batch]] = {}
-        while ((done := progress(run, steps, begun, minutes, world, device)) < 1
+        while (outlined and (done := progress(run, steps, begun, minutes, world, device)) < 1
                and (run.stale < PATIENCE or (second and not run.stage))):
             if second and not run.stage and (done >= SECOND_FROM or run.stale >= PATIENCE):
                 net.load_state_dict(best or net.state_dict())
@@ -149,6 +154,10 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
         for waiting in coming.values():
             waiting.cancel()
     net.load_state_dict(best or net.state_dict())
+    if task.close is not None:
+        task.close(head, net.eval(), examples["train"], device)
+    if not outlined:
+        run.best = float(np.mean([task.score(head, task.predict(head, net, e, device), e)["validation"] for e in examples["validation"]]))
     asked = (("data", data), ("size", size), ("epochs", epochs), ("minutes", minutes), ("batch", batch), ("base", base), ("seed", seed))
     command = f"wetread train {name}" + "".join(f" --{word} {value}" for word, value in asked if value) + " --real" * real + " --frozen" * frozen
     return finish(head, net.eval().cpu(), run, out, examples, seed, data, base, command, device) if rank == 0 else {}
@@ -300,8 +309,11 @@ def split_own(head: Head, cases: Sequence[Any]) -> dict[str, list[Example]]:
 def validate(head: Head, net: nn.Module, examples: Sequence[Example], device: str, stage: int) -> float:
     net.eval()
     task, values = TASKS[head.task], []
-    for example in examples[:ANSWERED if head.task in CLASSED else VALIDATED]:
-        if head.task == "detect" and not stage:
+    for example in examples[:ANSWERED if head.task in CLASSED and task.close is None else VALIDATED]:
+        if isinstance(net, TissueClass):                        # the classes are fitted at the end
+            tissues = as_tissues(head)
+            values.append(score_outline(tissues, predict_outline(tissues, net.unet, example, device), example)["validation"])
+        elif head.task == "detect" and not stage:
             assert isinstance(net, TwoStage)
             values.append(score_outline(head, predict_outline(head, net.map, example, device), example)["validation"])
         else:

@@ -21,7 +21,7 @@ def tiny_case(head: Head, seed: int, size: int = 32, slices: int = 4) -> SimpleN
              "PET": 1.0}
     channels = {name: (grey * scale.get(name, 1.0)).astype(np.float32) for name in (*head.inputs, *head.outputs) if name.isupper() or name[0] == "T"}
     truth: dict = {"age_years": 60.0 + 10 * category, "sex": "F" if seed % 2 else "M", "volumes_ml": {"hippocampus": 7.0 - category, "brain": 1100.0}}
-    if head.task in ("category", "picture"):
+    if head.task in ("category", "tissues", "picture"):
         channels = {name: values * (0.5 + category) + category * ball for name, values in channels.items()}
     if "DIFFUSION" in channels:
         channels["DIFFUSION"] = np.stack([channels["DIFFUSION"] * (1 if k == 0 else 0.5) for k in range(head.series)])

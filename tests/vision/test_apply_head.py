@@ -52,6 +52,22 @@ def test_the_same_ball_measures_alike_at_any_spacing():
         assert row["volume_ml"] == pytest.approx(3.05, rel=0.25) and row["longest_mm"] == pytest.approx(18, abs=3) and row["count"] == 1
 
 
+def test_a_volume_whose_tissues_tell_its_class_is_read_at_the_spacing_taught_in_all_three_axes():
+    """1 mm slices are averaged, 5 mm slices are divided: tissues would weigh otherwise in thicker ones. Another plane, or no spacing, is refused."""
+    made, seen = model("huntington_pattern"), []
+    made.net.unet.register_forward_pre_hook(lambda module, given: seen.append(tuple(given[0].shape)))
+    for shape, spacing in (((80, 64, 64), (1.0, 1.0, 1.0)), ((16, 32, 32), (5.0, 2.0, 2.0))):
+        seen.clear()
+        answer = made.apply({"T1": volume(shape, spacing)})
+        assert len(answer.measures) == 3 and sum(m["probability"] for m in answer.measures) == pytest.approx(1, abs=0.01)
+        assert sum(s[0] for s in seen) == 2 * 20                # all slices, and their mirror images
+    heat = made.apply({"T1": volume((80, 64, 64), (1.0, 1.0, 1.0))}, explain=True).heat
+    assert next(iter(heat.values())).shape == (80, 64, 64)
+    for changes, words in (({"orientation": "sagittal"}, "expected axial"), ({"spacing_mm": None}, "no spacing")):
+        with pytest.raises(InputError, match=words):
+            made.apply({"T1": volume(**changes)})
+
+
 @pytest.mark.parametrize(("changes", "words"), [
     ({"modality": "CT", "units": "HU"}, "expected MR"), ({"orientation": "coronal"}, "expected axial"), ({"spacing_mm": None}, "no spacing"),
     ({"pixels": np.full((6, 40, 40), np.nan, np.float32)}, "NaN"), ({"pixels": np.zeros((6, 40, 40), np.float32)}, "empty"),
@@ -98,7 +114,8 @@ def test_tiles_give_what_the_whole_gives():
     torch.testing.assert_close(tiled(lambda x: x * 2 + 1, image, 16), image * 2 + 1)
 
 
-@pytest.mark.parametrize("name, shape", [("flair_lesions", (2, 3, 32, 32)), ("dwi_infarct", (2, 6, 32, 32)), ("ad_stages", (2, 4, 3, 32, 32))])
+@pytest.mark.parametrize("name, shape", [("flair_lesions", (2, 3, 32, 32)), ("dwi_infarct", (2, 6, 32, 32)), ("ct_classes", (2, 4, 2, 32, 32)),
+                                         ("structures", (2, 3, 32, 32))])
 def test_a_net_with_its_norms_folded_in_answers_alike(name, shape):
     net = TASKS[HEADS[name].task].build(HEADS[name]).eval()
     for module in net.modules():
@@ -109,7 +126,7 @@ def test_a_net_with_its_norms_folded_in_answers_alike(name, shape):
 
     def answer():
         found = net(image)
-        return found.logits if name == "ad_stages" else found
+        return found.logits if hasattr(found, "logits") else found
 
     with torch.inference_mode():
         before = answer()
@@ -177,3 +194,9 @@ def test_no_value_at_all_is_no_patient():
         model("ad_volumes").apply({}, {})
     with pytest.raises(InputError, match="age_years is no number"):
         model("ad_volumes").apply({}, {"age_years": "old"})
+
+
+def test_a_class_from_volumes_without_the_hippocampi_says_that_it_is_no_better_than_chance():
+    made, volumes = model("ad_volumes"), {"intracranial": 1500.0, "brain": 1000.0}
+    assert "no better than chance" in " ".join(made.apply({}, {"age_years": 70, "volumes_ml": volumes}).notes)
+    assert not made.apply({}, {"age_years": 70, "volumes_ml": volumes | {"hippocampus right": 3.0, "hippocampus left": 3.1}}).notes

@@ -181,7 +181,7 @@ def test_a_disk_that_fills_while_training_leaves_a_checkpoint_that_goes_on_to_th
 
     def fill_up(step, of, **figures):
         if "loss" in figures:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))
 
     pid = os.fork()
     if pid == 0:
@@ -428,11 +428,25 @@ def test_real_images_are_asked_for_only_where_a_row_has_some(tmp_path):
 
 def test_a_classifier_takes_the_whole_net_that_knows_the_tissue(tmp_path, monkeypatch):
     main("structures", out=tmp_path / "base", examples=material("structures"), epochs=1)
-    monkeypatch.setitem(train_head.TASKS, "category", replace(train_head.TASKS["category"], peak=0.0))
+    monkeypatch.setitem(train_head.TASKS, "tissues", replace(train_head.TASKS["tissues"], peak=0.0))
     main("huntington_pattern", out=tmp_path / "new", examples=material("huntington_pattern"), epochs=1, base=tmp_path / "base")
     old, new = load_model(tmp_path / "base")[1], load_model(tmp_path / "new")[1]
-    for name in ("down.stem.0.0.weight", "up.0.0.0.weight", "last.0.weight"):
+    for name in ("down.stem.0.0.weight", "up.0.0.0.weight", "last.0.weight", "answer.weight"):
         np.testing.assert_array_equal(new["unet." + name], old[name])
+    assert np.abs(new["answer.weight"].astype(float)).max() > 0                 # fitted, whatever the pace
+
+
+def test_classes_of_patients_whose_tissue_nobody_outlined_are_fitted_to_what_a_base_finds(tmp_path):
+    main("huntington_pattern", out=tmp_path / "base", examples=material("huntington_pattern"), epochs=1)
+    own = {split: [Example({"inputs": e["inputs"]}, e.facts | {"patient": f"own-{i}"}) for i, e in enumerate(rows)]
+           for split, rows in material("huntington_pattern").items()}
+    with pytest.raises(InputError, match="--base"):
+        main("huntington_pattern", out=tmp_path / "none", examples=own, epochs=1)
+    figures = main("huntington_pattern", out=tmp_path / "own", examples=own, epochs=1, base=tmp_path / "base")
+    old, new = load_model(tmp_path / "base")[1], load_model(tmp_path / "own")[1]
+    assert figures["steps"] == 0 and 0 < figures["validation"] < 20
+    for name in (n for n in old if n.startswith("unet.")):
+        np.testing.assert_array_equal(new[name], old[name])
 
 
 def test_near_duplicates_are_never_parted():

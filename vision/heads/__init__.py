@@ -21,6 +21,7 @@ class Head:
         detect     as outline in two stages: candidates, then a judge of each
         image      one image an output, from `start` on where the answer is a change of an input
         category   one class a volume
+        tissues    one class a volume, from how much of each tissue lies where
         picture    one class a picture
         volumes    one class a patient, from volumes, age and sex
         rebuild    an image from raw data, one output an undersampling
@@ -60,7 +61,7 @@ class Head:
 
 
 REVIEW = "2018 review"
-CLASSED = ("category", "picture", "volumes")        # tasks that answer with a class
+CLASSED = ("category", "tissues", "picture", "volumes")        # tasks that answer with a class
 SENSING = (("compressed sensing (total variation)", floors.compressed_sensing),)
 FINDINGS = {"task": "program", "programs": ("vision.train_findings", "vision.evaluate_findings"), "weights": "findings", "modality": "CT",
             "network": "encoder and picture net", "loss": "cross-entropy+dice"}
@@ -88,7 +89,7 @@ ROWS = (
          "picture", "tumour_type", ("MR",), ("glioma", "meningioma", "none", "pituitary"), "accuracy", "real tumor4 by group: >= 0.92",
          "small CNN 0.76-0.83", floors.grey_levels, "grey levels, logistic regression", network="picture net", loss="cross-entropy", real="tumor4"),
     Head("tumour_segmentation", "whole tumour, core and enhancing part on MR, mL", "outline", "tumour_segmentation", ("T1", "T1CE", "T2", "FLAIR"),
-         ("whole", "core", "enhancing"), "dice", "simulated Dice >= 0.90 / 0.85 / 0.82", f"0.72-0.87 ({REVIEW})", floors.threshold, "a threshold"),
+         ("tissues", "core", "enhancing"), "dice", "simulated Dice >= 0.90 / 0.85 / 0.82", f"0.72-0.87 ({REVIEW})", floors.threshold, "a threshold"),
     Head("flair_lesions", "lesion on FLAIR, mL", "outline", "flair_lesions", ("FLAIR",), ("lesion",), "dice",
          "real lgg_flair, 5 folds by patient: Dice >= 0.88; simulation only >= 0.65", f"0.88 ({REVIEW}); small U-Net 0.78", floors.threshold,
          "a threshold",
@@ -111,22 +112,22 @@ ROWS = (
     # ---------------------------------------------------------------- anatomy, populations
     Head("structures", "grey and white matter, CSF, ventricles, deep nuclei, hippocampus on any MR contrast, mL", "outline", "structures", ("IMAGE",),
          STRUCTURES[1:], "dice", "simulated Dice >= 0.90", "", floors.brightness_classes, "brightness classes", exclusive=True, width=16),
-    Head("ad_stages", "normal, stable MCI, converting MCI or Alzheimer's disease on T1", "category", "ad_classes", ("T1",),
+    Head("ad_stages", "normal, stable MCI, converting MCI or Alzheimer's disease on T1", "tissues", "ad_classes", ("T1",),
          ("normal", "mci_stable", "mci_converter", "alzheimer"), "accuracy", "better than volumes alone",
          f"AUC 0.97 / 63 % / 54 % for 2 / 3 / 4 classes ({REVIEW})",
-         floors.volume_regression, "volumes, logistic regression", network="slices and neighbours", loss="cross-entropy", width=16),
+         floors.volume_regression, "volumes, logistic regression", network="tissues in cells", loss="cross-entropy+dice", width=16),
     Head("ad_volumes", "normal, stable MCI, converting MCI or Alzheimer's disease from volumes, age and sex", "volumes", "ad_classes", (),
          ("normal", "mci_stable", "mci_converter", "alzheimer"), "accuracy", "real OASIS-1, dementia or not: AUC >= 0.725",
          "AUC 0.725 (OASIS-1, volumes and age)",
          floors.volume_regression, "volumes, logistic regression", network="clinical", loss="cross-entropy", real="oasis"),
-    Head("schizophrenia_pattern", "schizophrenia-like pattern of brain shape on T1: of a group, weak in one person", "category",
+    Head("schizophrenia_pattern", "schizophrenia-like pattern of brain shape on T1: of a group, weak in one person", "tissues",
          "schizophrenia_pattern",
          ("T1",), ("control", "schizophrenia"), "auc", "better than volumes alone", f"named in the {REVIEW}, no figure", floors.volume_regression,
-         "volumes, logistic regression", network="slices and neighbours", loss="cross-entropy", width=16),
-    Head("huntington_pattern", "Huntington-like striatal atrophy on T1", "category", "huntington_pattern", ("T1",),
+         "volumes, logistic regression", network="tissues in cells", loss="cross-entropy+dice", width=16),
+    Head("huntington_pattern", "Huntington-like striatal atrophy on T1", "tissues", "huntington_pattern", ("T1",),
          ("control", "premanifest", "manifest"),
          "accuracy", "better than volumes alone", f"named in the {REVIEW}, no figure", floors.volume_regression, "volumes, logistic regression",
-         network="slices and neighbours", loss="cross-entropy", width=16),
+         network="tissues in cells", loss="cross-entropy+dice", width=16),
     Head("fmri_networks", "resting networks by an autoencoder of the next time point", "series", "fmri_networks", ("BOLD",), ("networks",),
          "map_correlation",
          "better than ICA", f"named in the {REVIEW}, no figure", floors.independent_components, "ICA (scikit-learn)", network="next time point",

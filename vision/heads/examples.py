@@ -74,6 +74,8 @@ def make_example(head: Head, case: Any, patient: str) -> Example:
                 arrays["mimics"] = mask.astype(np.uint8)
     elif head.task == "category" and case.structures is not None:
         arrays["targets"] = tissue_of(case)[None]
+    elif head.task == "tissues" and case.structures is not None:
+        arrays["targets"] = case.structures.astype(np.uint8)[None]
     facts["scales"] = scales
     return Example(arrays, facts)
 

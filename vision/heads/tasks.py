@@ -1,6 +1,6 @@
 """What a head does by its kind: the network, how a batch is drawn, what it learns by, how a case is answered and scored."""
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +21,7 @@ from vision.heads.examples import Example
 from vision.heads.infer import NEIGHBOURS, planes
 from vision.heads.next_time import STRETCH, NextTime, match_maps
 from vision.heads.picture_class import PictureClass
+from vision.heads.tissue_class import TissueClass, shares_of
 from vision.heads.two_stage import TwoStage, candidates, patches
 from vision.heads.unet import UNet, UNetConfig
 from vision.heads.unrolled import Unrolled, UnrolledConfig
@@ -36,6 +37,7 @@ VIEWS, VIEWED = 4, 2000     # of each case, and of all, that the last layer of a
 TAUGHT_SLICES = 4           # of a volume in a training step
 MEASURED = 0.25             # spread of the error, in usual spreads, that is added to a patient's values in training
 CLASS_SIZE = 128            # points a side that a classifier sees of a slice: all of it
+LEFT_OUT = 0.3              # greatest share of a patient's values that are left out in training: a department measures some of them only
 LIKELY = 0.5                # probability from which a point belongs to an outline
 TRUE_SPOT = 0.3             # a candidate is true when so much of its cube's middle, or any of its points, lies in the truth
 FALSE_A_SUBJECT = 1.0       # false positives at which the sensitivity of a detector is told
@@ -55,6 +57,7 @@ class Task:
     batch: int = 8
     peak: float = 2e-3          # rate of learning at its highest
     second: "Second | None" = None
+    close: Callable[[Head, nn.Module, Sequence[Example], str], None] | None = None     # what is fitted once, to the training cases, at the end
 
 
 @dataclass(frozen=True)
@@ -366,12 +369,7 @@ def score_image(head: Head, made: NDArray[np.float32], example: Example) -> Scor
 # ---------------------------------------------------------------- classes
 
 def build_category(head: Head) -> nn.Module:
-    return SliceAttention(config_of(head, len(head.outputs), beside(head)), kinds=TISSUES, numbers=len(VALUES))
-
-
-def beside(head: Head) -> int:
-    """Neighbours that a classifier reads a slice with: those that start from the tissue net read as it does."""
-    return NEIGHBOURS if head.network == "slices and neighbours" else 0
+    return SliceAttention(config_of(head, len(head.outputs), neighbours=0), kinds=TISSUES, numbers=len(VALUES))
 
 
 def slices_at(example: Example, rng: Rng | None, part: float = 0.5, slices: int = SLICES) -> list[int]:
@@ -381,11 +379,9 @@ def slices_at(example: Example, rng: Rng | None, part: float = 0.5, slices: int 
     return [int(rng.uniform(a, b)) if rng is not None else min(int(a + part * (b - a)), count - 1) for a, b in pairwise(edges)]
 
 
-def slices_of(head: Head, example: Example, at: Sequence[int]) -> NDArray[np.float32]:
+def slices_of(example: Example, at: Sequence[int]) -> NDArray[np.float32]:
     """(slices, maps, H, W)."""
-    if not beside(head):
-        return np.asarray(example["inputs"], np.float32)[:, at].transpose(1, 0, 2, 3)
-    return np.stack([np.stack(near(example, s)) for s in at]).astype(np.float32)
+    return np.asarray(example["inputs"], np.float32)[:, at].transpose(1, 0, 2, 3)
 
 
 def draw_category(head: Head, examples: Sequence[Example], rng: Rng, batch: int, slices: int = TAUGHT_SLICES) -> Batch:
@@ -401,7 +397,7 @@ def draw_category(head: Head, examples: Sequence[Example], rng: Rng, batch: int,
         own = classes[rng.integers(len(classes))]
         example = own[rng.integers(len(own))]
         at = slices_at(example, rng, slices=slices)
-        image = slices_of(head, example, at)
+        image = slices_of(example, at)
         tissue = np.asarray(example["targets"])[0, at] if "targets" in example.arrays else np.full(image[:, 0].shape, TISSUES)
         stacks.append(np.concatenate([image.reshape(-1, *image.shape[2:]), tissue.astype(np.float32)]))
         labels.append(int(example.facts["category"]))
@@ -462,7 +458,7 @@ def predict_category(head: Head, net: nn.Module, example: Example, device: str) 
     found = []
     with torch.inference_mode():
         for part in (np.arange(sets) + 0.5) / sets:
-            volume = torch.from_numpy(slices_of(head, example, slices_at(example, None, float(part))))
+            volume = torch.from_numpy(slices_of(example, slices_at(example, None, float(part))))
             high, wide = (-n % 16 for n in volume.shape[-2:])
             volume = functional.pad(volume, (0, wide, 0, high))
             found.append(net(torch.stack([volume, volume.flip(-1)]).to(device)).logits.float())
@@ -473,6 +469,43 @@ def score_category(head: Head, probability: NDArray[np.float32], example: Exampl
     label = int(example.facts["category"])
     return {"validation": float(-np.log(max(float(probability[label]), 1e-6))), "label": float(label)} | {
         f"p{k}": float(p) for k, p in enumerate(probability)}
+
+
+# ---------------------------------------------------------------- classes from tissues
+
+def as_tissues(head: Head) -> Head:
+    """The row as one that outlines the tissues, each point one."""
+    return replace(head, outputs=STRUCTURES[1:], exclusive=True)
+
+
+def build_tissues(head: Head) -> nn.Module:
+    return TissueClass(config_of(head, len(STRUCTURES)), len(head.outputs))
+
+
+def draw_tissues(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
+    return draw_outline(as_tissues(head), examples, rng, batch)
+
+
+def loss_tissues(head: Head, net: nn.Module, batch: Batch) -> Tensor:
+    assert isinstance(net, TissueClass)
+    return loss_outline(as_tissues(head), net.unet, batch)
+
+
+def shares_in(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
+    assert isinstance(net, TissueClass)
+    return shares_of(predict_outline(as_tissues(head), net.unet, example, device))
+
+
+def fit_tissues(head: Head, net: nn.Module, examples: Sequence[Example], device: str) -> None:
+    assert isinstance(net, TissueClass)
+    shares = torch.from_numpy(np.stack([shares_in(head, net.eval(), example, device) for example in examples])).to(device)
+    net.fit(shares, torch.tensor([int(e.facts["category"]) for e in examples], device=device))
+
+
+def predict_tissues(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        shares = torch.from_numpy(shares_in(head, net, example, device))[None].to(device)
+        return torch.softmax(net(shares), 1)[0].cpu().numpy()
 
 
 # ---------------------------------------------------------------- classes of single pictures
@@ -528,6 +561,8 @@ def draw_volumes(head: Head, examples: Sequence[Example], rng: Rng, batch: int) 
     index = rng.integers(len(examples), size=batch)
     values = np.stack([patient_values(examples[i].facts["numbers"]) for i in index])
     values[:, :len(VALUES)] += rng.normal(0, MEASURED, (batch, len(VALUES))) * values[:, len(VALUES):]
+    kept = rng.uniform(size=(batch, len(VALUES))) >= rng.uniform(0, LEFT_OUT, (batch, 1))
+    values *= np.concatenate([kept, kept], 1)
     return {"values": torch.from_numpy(values).float(), "labels": torch.tensor([int(examples[i].facts["category"]) for i in index])}
 
 
@@ -624,8 +659,9 @@ TASKS = {
     "image": Task(build_image, draw_image, loss_image, predict_image, score_image),
     "category": Task(build_category, draw_category, loss_category, predict_category, score_category, batch=4,
                      second=Second(answers_of, draw_answers, loss_answers, 500)),
+    "tissues": Task(build_tissues, draw_tissues, loss_tissues, predict_tissues, score_category, close=fit_tissues),
     "picture": Task(build_picture, draw_picture, loss_picture, predict_picture, score_category, batch=32, peak=6e-4),
-    "volumes": Task(build_volumes, draw_volumes, loss_volumes, predict_volumes, score_category, batch=64),
+    "volumes": Task(build_volumes, draw_volumes, loss_volumes, predict_volumes, score_category, batch=64, peak=1e-2),
     "rebuild": Task(build_rebuild, draw_rebuild, loss_rebuild, predict_rebuild, score_rebuild, batch=2),
     "series": Task(build_series, draw_series, loss_series, predict_series, score_series, batch=4),
 }

@@ -7,7 +7,6 @@ from torch.nn import functional
 
 from vision.heads.unet import UNet, UNetConfig
 
-
 TINY = 1e-20                # what is smaller is not divided by
 
 
