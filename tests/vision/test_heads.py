@@ -10,7 +10,7 @@ from vision.heads import CLASSED, HEADS, tasks
 from vision.heads.examples import make_example
 from vision.heads.infer import planes
 from vision.heads.tasks import TASKS
-from vision.heads.tissue_class import CELLS, TissueClass, shares_of
+from vision.heads.tissue_class import VALUES, TissueClass, values_of
 from vision.heads.two_stage import candidates, patches
 from vision.heads.unet import UNet, UNetConfig
 
@@ -127,34 +127,38 @@ def test_every_slice_of_a_thin_volume_is_seen():
     assert set(seen) == set(range(24))
 
 
-def blocks(shape=(12, 24, 20), at=(3, 6, 4), size=(6, 12, 10)):
-    """Probabilities of six tissues: a brain of the second, its first third along the rows of the first."""
+def blocks(shape=(48, 56, 52), at=(20, 20, 20), size=(6, 12, 10), inner=2):
+    """Probabilities of six tissues: a brain of white matter, its front third grey, a hippocampus in the back with tissue `inner` around it."""
     tissue = np.zeros((6, *shape), np.float32)
     box = tuple(slice(a, a + n) for a, n in zip(at, size, strict=True))
     tissue[1][box] = 1
-    front = (box[0], slice(at[1], at[1] + size[1] // 3), box[2])
-    tissue[1][front], tissue[0][front] = 0, 1
+    for kind, held in ((0, slice(at[1], at[1] + size[1] // 3)), (inner, slice(at[1] + 6, at[1] + 12)), (5, slice(at[1] + 8, at[1] + 10))):
+        here = (box[0], held, box[2])
+        tissue[(slice(None), *here)] = 0
+        tissue[kind][here] = 1
     return tissue
 
 
-def test_shares_are_those_of_the_brain_wherever_it_lies_and_whatever_air_surrounds_it():
-    found = shares_of(blocks())
-    assert found.shape == (CELLS * 6,) and found[:6] == pytest.approx([(1 / 3) ** 0.5, (2 / 3) ** 0.5, 0, 0, 0, 0], abs=1e-6)
-    np.testing.assert_allclose(shares_of(blocks((30, 40, 50), (11, 20, 30))), found, atol=1e-6)
-    np.testing.assert_allclose(shares_of(blocks()[..., ::-1]), found, atol=1e-6)            # left and right count alike
-    cells = found[6:12 * 9 + 6].reshape(6, 6, 3)                                            # of the first tissue: (slices, rows, columns)
-    assert (cells[:, :2] == 1).all() and (cells[:, 2:] == 0).all()
-    assert not shares_of(np.zeros((6, 4, 8, 8), np.float32)).any()
+def test_what_is_read_of_tissues_is_the_same_wherever_the_head_lies_and_says_what_lies_around_what():
+    found = values_of(blocks(), (2.0, 2.0, 2.0))
+    assert found.shape == (VALUES,) and np.exp(found[:6]) == pytest.approx([1 / 3, 1 / 6, 1 / 3, 0, 0, 1 / 6], abs=1e-4)
+    assert np.exp(found[6:12])[[0, 1, 5]] == pytest.approx([0.5, 0.25, 0.25], abs=1e-4)                 # of the brain: without the fluid
+    np.testing.assert_allclose(values_of(blocks((60, 64, 70), (30, 20, 24)), (2.0, 2.0, 2.0)), found, atol=0.01)
+    np.testing.assert_allclose(values_of(blocks()[..., ::-1], (2.0, 2.0, 2.0)), found, atol=1e-4)         # left and right count alike
+    other = values_of(blocks(inner=3), (2.0, 2.0, 2.0))                                                 # ventricle instead of CSF around it
+    near = found[12:48].reshape(6, 6), other[12:48].reshape(6, 6)
+    assert near[0][5, 2] > near[0][5, 3] + 2 and near[1][5, 3] > near[1][5, 2] + 2
+    assert np.isfinite(values_of(np.zeros((6, 4, 8, 8), np.float32), (2.0, 2.0, 2.0))).all()
 
 
-def test_classes_that_differ_in_one_cell_alone_are_told_apart_and_what_never_differs_is_left_out():
+def test_classes_that_differ_in_one_value_alone_are_told_apart_and_what_never_differs_is_left_out():
     rng = np.random.default_rng(0)
     net = TissueClass(UNetConfig(3, 7, width=4, widest=8), 2)
     labels = torch.from_numpy(rng.integers(2, size=400))
-    shares = torch.from_numpy(rng.normal(0.5, 0.004, (400, CELLS * 6)).astype(np.float32))
-    shares[:, 40:60] += torch.from_numpy(rng.normal(0, 0.05, (400, 20)).astype(np.float32))
-    shares[:, 50] += 0.2 * labels
-    net.fit(shares[:300], labels[:300])
-    assert (net(shares[300:]).argmax(1) == labels[300:]).float().mean() > 0.85
+    values = torch.from_numpy(rng.normal(-1, 0.004, (400, VALUES)).astype(np.float32))
+    values[:, 40:60] += torch.from_numpy(rng.normal(0, 0.05, (400, 20)).astype(np.float32))
+    values[:, 50] += 0.2 * labels
+    net.fit(values[:300], labels[:300])
+    assert (net(values[300:]).argmax(1) == labels[300:]).float().mean() > 0.85
     weight = net.answer.weight.abs().amax(0)
-    assert int(weight.argmax()) == 50 and int((weight > 0).sum()) == 20 and net(shares).isfinite().all()
+    assert int(weight.argmax()) == 50 and int((weight > 0).sum()) == 20 and net(values).isfinite().all()

@@ -21,7 +21,7 @@ class Head:
         detect     as outline in two stages: candidates, then a judge of each
         image      one image an output, from `start` on where the answer is a change of an input
         category   one class a volume
-        tissues    one class a volume, from how much of each tissue lies where
+        tissues    one class a volume, from how much there is of each tissue, and next to what
         picture    one class a picture
         volumes    one class a patient, from volumes, age and sex
         rebuild    an image from raw data, one output an undersampling
@@ -115,19 +115,19 @@ ROWS = (
     Head("ad_stages", "normal, stable MCI, converting MCI or Alzheimer's disease on T1", "tissues", "ad_classes", ("T1",),
          ("normal", "mci_stable", "mci_converter", "alzheimer"), "accuracy", "better than volumes alone",
          f"AUC 0.97 / 63 % / 54 % for 2 / 3 / 4 classes ({REVIEW})",
-         floors.volume_regression, "volumes, logistic regression", network="tissues in cells", loss="cross-entropy+dice", width=16),
+         floors.volume_regression, "volumes, logistic regression", network="tissues and neighbours", loss="cross-entropy+dice", width=16),
     Head("ad_volumes", "normal, stable MCI, converting MCI or Alzheimer's disease from volumes, age and sex", "volumes", "ad_classes", (),
          ("normal", "mci_stable", "mci_converter", "alzheimer"), "accuracy", "real OASIS-1, dementia or not: AUC >= 0.725",
          "AUC 0.725 (OASIS-1, volumes and age)",
-         floors.volume_regression, "volumes, logistic regression", network="clinical", loss="cross-entropy", real="oasis"),
+         floors.volume_regression, "volumes, logistic regression", network="logistic regression", loss="cross-entropy", real="oasis"),
     Head("schizophrenia_pattern", "schizophrenia-like pattern of brain shape on T1: of a group, weak in one person", "tissues",
          "schizophrenia_pattern",
          ("T1",), ("control", "schizophrenia"), "auc", "better than volumes alone", f"named in the {REVIEW}, no figure", floors.volume_regression,
-         "volumes, logistic regression", network="tissues in cells", loss="cross-entropy+dice", width=16),
+         "volumes, logistic regression", network="tissues and neighbours", loss="cross-entropy+dice", width=16),
     Head("huntington_pattern", "Huntington-like striatal atrophy on T1", "tissues", "huntington_pattern", ("T1",),
          ("control", "premanifest", "manifest"),
          "accuracy", "better than volumes alone", f"named in the {REVIEW}, no figure", floors.volume_regression, "volumes, logistic regression",
-         network="tissues in cells", loss="cross-entropy+dice", width=16),
+         network="tissues and neighbours", loss="cross-entropy+dice", width=16),
     Head("fmri_networks", "resting networks by an autoencoder of the next time point", "series", "fmri_networks", ("BOLD",), ("networks",),
          "map_correlation",
          "better than ICA", f"named in the {REVIEW}, no figure", floors.independent_components, "ICA (scikit-learn)", network="next time point",

@@ -21,7 +21,7 @@ from vision.heads.examples import Example
 from vision.heads.infer import NEIGHBOURS, planes
 from vision.heads.next_time import STRETCH, NextTime, match_maps
 from vision.heads.picture_class import PictureClass
-from vision.heads.tissue_class import TissueClass, shares_of
+from vision.heads.tissue_class import TissueClass, values_of
 from vision.heads.two_stage import TwoStage, candidates, patches
 from vision.heads.unet import UNet, UNetConfig
 from vision.heads.unrolled import Unrolled, UnrolledConfig
@@ -491,21 +491,21 @@ def loss_tissues(head: Head, net: nn.Module, batch: Batch) -> Tensor:
     return loss_outline(as_tissues(head), net.unet, batch)
 
 
-def shares_in(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
+def values_in(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
     assert isinstance(net, TissueClass)
-    return shares_of(predict_outline(as_tissues(head), net.unet, example, device))
+    return values_of(predict_outline(as_tissues(head), net.unet, example, device), example.facts["spacing_mm"])
 
 
 def fit_tissues(head: Head, net: nn.Module, examples: Sequence[Example], device: str) -> None:
     assert isinstance(net, TissueClass)
-    shares = torch.from_numpy(np.stack([shares_in(head, net.eval(), example, device) for example in examples])).to(device)
-    net.fit(shares, torch.tensor([int(e.facts["category"]) for e in examples], device=device))
+    values = torch.from_numpy(np.stack([values_in(head, net.eval(), example, device) for example in examples])).to(device)
+    net.fit(values, torch.tensor([int(e.facts["category"]) for e in examples], device=device))
 
 
 def predict_tissues(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
     with torch.inference_mode():
-        shares = torch.from_numpy(shares_in(head, net, example, device))[None].to(device)
-        return torch.softmax(net(shares), 1)[0].cpu().numpy()
+        values = torch.from_numpy(values_in(head, net, example, device))[None].to(device)
+        return torch.softmax(net(values), 1)[0].cpu().numpy()
 
 
 # ---------------------------------------------------------------- classes of single pictures

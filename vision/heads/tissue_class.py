@@ -1,40 +1,43 @@
-"""A class for a whole volume from its tissues: how much of each lies in each cell of the brain, and a logistic regression."""
+"""A class for a whole volume from its tissues: how much there is of each, what lies next to what, and a logistic regression."""
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
+from data.simulate.case import STRUCTURES
 from vision.heads.unet import UNet, UNetConfig
 
-# cells by axis (slices, rows, and columns from the middle to either side, both sides alike) of the box that holds the brain
-GRIDS = ((1, 1, 1), (6, 6, 3))
-CELLS = sum(int(np.prod(grid)) for grid in GRIDS)
-EDGE = 0.02                 # of the fullest plane: planes with less brain lie outside the box
-SHRINK = 100.0              # weight of the squared coefficients beside the sum of the cases' losses: few patients, many cells
+NEAR_MM = (4.0, 6.0, 10.0)  # spread of what counts as next to
+COARSE = 2                  # points a side that are averaged first
+KINDS = len(STRUCTURES) - 1
+BRAIN = tuple(STRUCTURES.index(name) - 1 for name in ("grey matter", "white matter", "deep nuclei", "hippocampus"))
+VALUES = 2 * KINDS + len(NEAR_MM) * KINDS**2
+LEAST_SHARE, LEAST_NEAR = 1e-5, 1e-3    # added before the logarithm
+SHRINK = 3.0                # weight of the squared coefficients beside the sum of the cases' losses
 ROUNDS = 200                # of L-BFGS
-TOLD = 0.01                 # spread of a share's root below which it says nothing, and half precision would not keep it apart
+TOLD = 0.03                 # spread of a value below which it says nothing, and half precision would not keep it apart
 Floats = NDArray[np.float32]
 
 
 class TissueClass(nn.Module):
-    """`unet` outlines the tissues (background first), `forward` reads the class off `shares_of` what it found."""
+    """`unet` outlines the tissues (background first), `forward` reads the class off the `values_of` what it found."""
 
     def __init__(self, config: UNetConfig, outputs: int) -> None:
         super().__init__()
         self.config = config
         self.unet = UNet(config)
-        count = CELLS * (config.outputs - 1)
-        self.register_buffer("usual", torch.zeros(count))
-        self.register_buffer("spread", torch.ones(count))
-        self.answer = nn.Linear(count, outputs)
+        self.register_buffer("usual", torch.zeros(VALUES))
+        self.register_buffer("spread", torch.ones(VALUES))
+        self.answer = nn.Linear(VALUES, outputs)
 
-    def forward(self, shares: Tensor) -> Tensor:                # (B, CELLS x tissues) -> (B, outputs) logits
-        return self.answer((shares - self.usual) / self.spread)
+    def forward(self, values: Tensor) -> Tensor:                # (B, VALUES) -> (B, outputs) logits
+        return self.answer((values - self.usual) / self.spread)
 
-    def fit(self, shares: Tensor, labels: Tensor) -> None:
-        """Logistic regression on standardised shares; what hardly differs between patients says nothing."""
-        usual, spread = shares.mean(0), shares.std(0)
+    def fit(self, values: Tensor, labels: Tensor) -> None:
+        """Logistic regression on standardised values; what hardly differs between patients says nothing."""
+        usual, spread = values.mean(0), values.std(0)
         told = spread > TOLD
         self.usual.copy_(usual)                                 # type: ignore[operator]  # a buffer
         self.spread.copy_(torch.where(told, spread, torch.inf))  # type: ignore[operator]
@@ -45,30 +48,24 @@ class TissueClass(nn.Module):
 
         def loss() -> Tensor:
             best.zero_grad()
-            found = functional.cross_entropy(self(shares), labels) + 0.5 * SHRINK / len(labels) * self.answer.weight.square().sum()
+            found = functional.cross_entropy(self(values), labels) + 0.5 * SHRINK / len(labels) * self.answer.weight.square().sum()
             found.backward()  # type: ignore[no-untyped-call]
             return found
 
         best.step(loss)
 
 
-def shares_of(tissue: Floats) -> Floats:
-    """(tissues, S, H, W) probabilities -> (CELLS x tissues,): the square root of each cell's share of each tissue."""
-    low, high = zip(*(extent(tissue.sum(0), axis) for axis in range(3)), strict=True)
-    box = tissue[:, low[0]:high[0], low[1]:high[1], low[2]:high[2]]
-    slices, rows, columns = box.shape[1:]
-    across = np.abs((np.arange(columns) + 0.5) / columns * 2 - 1)
-    found = []
-    for s, r, c in GRIDS:
-        at = [np.arange(slices) * s // slices, np.arange(rows) * r // rows, np.minimum((across * c).astype(int), c - 1)]
-        cell = ((at[0][:, None, None] * r + at[1][None, :, None]) * c + at[2][None, None, :]).ravel()
-        size = np.maximum(np.bincount(cell, minlength=s * r * c), 1)
-        found += [np.sqrt(np.bincount(cell, weights=kind.ravel(), minlength=s * r * c) / size) for kind in box]
+def values_of(tissue: Floats, spacing_mm: tuple[float, float, float]) -> Floats:
+    """(tissues, S, H, W) probabilities -> (VALUES,): logarithms of each tissue's share of all tissue and of the brain, and for each distance in
+    NEAR_MM of how much of each tissue lies around the points of each: a hippocampus that shrank has more fluid around it, whatever the head's size.
+    """
+    coarse = functional.avg_pool3d(torch.from_numpy(np.ascontiguousarray(tissue, np.float32))[None], COARSE, ceil_mode=True)[0].numpy()
+    flat = coarse.reshape(len(coarse), -1)
+    amount = flat.sum(1)
+    shares = np.concatenate([amount / max(amount.sum(), 1e-6), amount / max(amount[list(BRAIN)].sum(), 1e-6)])
+    found = [np.log(shares + LEAST_SHARE)]
+    for near_mm in NEAR_MM:
+        spread = [near_mm / (COARSE * s) for s in spacing_mm]
+        around = np.stack([ndimage.gaussian_filter(kind, spread) for kind in coarse]).reshape(len(coarse), -1)
+        found.append(np.log(flat @ around.T / np.maximum(amount, 1e-3)[:, None] + LEAST_NEAR).ravel())
     return np.concatenate(found).astype(np.float32)
-
-
-def extent(brain: Floats, axis: int) -> tuple[int, int]:
-    """Where the brain begins and ends along an axis; all of it where there is none."""
-    held = brain.sum(tuple(a for a in range(3) if a != axis))
-    inside = np.flatnonzero(held > EDGE * held.max())
-    return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, len(held))
