@@ -192,7 +192,7 @@ class HeadModel:
         if ("trajectory" in numbers) != (kspace.ndim == 3):
             raise InputError("give trajectory (samples, 2) with (coils, slices, samples), and mask_4x or mask_8x with (coils, slices, rows, columns)")
         if kspace.ndim == 4 and not {"mask_4x", "mask_8x"} & set(numbers):
-            raise InputError("mask_4x or mask_8x (rows,) is missing: which lines were measured")
+            raise InputError("mask_4x or mask_8x is missing: which lines (rows,), or points (rows, columns), were measured")
         size = int(numbers.get("size", kspace.shape[-1] if kspace.ndim == 4 else 128))
         blank = {} if kspace.ndim == 4 else {"TARGET": np.zeros((kspace.shape[1], size, size), np.float32)}
         case = SimpleNamespace(truth=numbers, channels=blank, spacing_mm=(1.0, 1.0, 1.0), category=None)

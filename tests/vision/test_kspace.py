@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from data.kspace import fft2c, ifft2c, radial_trajectory, spiral_trajectory
+from vision.heads.raw import from_lines
 from vision.heads.unrolled import Unrolled, UnrolledConfig, normal, solve
 from vision.kspace import Gridding, cartesian_kernel, estimate_sensitivities, total_variation
 
@@ -49,6 +50,23 @@ def test_the_unrolled_net_begins_as_conjugate_gradients_and_leaves_full_data_as_
     start = torch.from_numpy(image).to(torch.complex64)[None]
     net = Unrolled(UnrolledConfig(steps=2, width=4)).eval()
     torch.testing.assert_close(net(start, torch.ones(1, 1, SIZE, SIZE, dtype=torch.complex64), full), start, rtol=1e-3, atol=1e-3)
+
+
+def test_data_of_any_size_are_rebuilt_by_lines_or_points_that_were_measured():
+    """20 x 30 is no multiple of the networks' stride; points given in two dimensions as in one give the same image."""
+    torch.manual_seed(0)
+    truth = np.random.default_rng(0).normal(size=(20, 30)).astype(complex)
+    lines = np.arange(20) % 2 == 0
+    lines[6:14] = True
+    whole = np.repeat(lines[:, None], 30, 1)
+    net, made = Unrolled(UnrolledConfig(steps=2, width=4)).eval(), []
+    for unet in net.nets:
+        torch.nn.init.normal_(unet.answer.weight, std=0.1)
+    for mask in (lines, whole):
+        start, coils, kernels = from_lines((fft2c(truth) * whole)[None, None], [mask])
+        with torch.no_grad():
+            made.append(net(torch.from_numpy(start[0]).to(torch.complex64), torch.from_numpy(coils[:, 0])[None], torch.from_numpy(kernels)))
+    assert made[0].shape == (1, 20, 30) and torch.equal(made[0], made[1])
 
 
 def test_conjugate_gradients_solve_what_spokes_and_coils_measured(image):

@@ -40,9 +40,9 @@ def rebuild_arrays(name: str, case: Any) -> dict[str, NDArray[Any]]:
 
 
 def from_lines(kspace: Complex, masks: list[NDArray[np.bool_]]) -> tuple[Complex, Complex, NDArray[np.float32]]:
-    """Cartesian: (coils, S, H, W) and the lines (H,) that each undersampling keeps."""
-    coils = np.stack([estimate_sensitivities(kspace[:, s] * masks[-1][:, None], CENTRE) for s in range(kspace.shape[1])], 1)
-    full = [np.broadcast_to(mask[:, None], kspace.shape[-2:]) for mask in masks]
+    """Cartesian: (coils, S, H, W) and the lines (H,), or the points (H, W), that each undersampling keeps."""
+    full = [np.broadcast_to(mask if mask.ndim == 2 else mask[:, None], kspace.shape[-2:]) for mask in masks]
+    coils = np.stack([estimate_sensitivities(kspace[:, s] * full[-1], CENTRE) for s in range(kspace.shape[1])], 1)
     starts = np.stack([(ifft2c(kspace * mask) * coils.conj()).sum(0) for mask in full])
     return starts, coils, np.stack([cartesian_kernel(mask) for mask in full])
 

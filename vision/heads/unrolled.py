@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vision.heads.infer import pad_to
 from vision.heads.unet import UNet, UNetConfig
 
 TINY = 1e-20                # what is smaller is not divided by
@@ -43,7 +44,8 @@ class Unrolled(nn.Module):
         start, steepest = start / scale, kernel.abs().amax((1, 2), keepdim=True).clamp_min(1.0)
         image = start
         for trust, net in zip(functional.softplus(self.trust), self.nets, strict=True):
-            change = net(torch.view_as_real(image).permute(0, 3, 1, 2))
+            height, width = image.shape[-2:]
+            change = net(pad_to(torch.view_as_real(image).permute(0, 3, 1, 2), 2**self.config.stages))[..., :height, :width]
             better = image + torch.complex(change[:, 0].float(), change[:, 1].float())
             image = solve(start, better, trust * steepest, coils, kernel, self.config.solving)
         return image * scale
