@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.distance import pdist
@@ -15,20 +16,23 @@ from data.model_files import load_model
 from data.records import Volume
 from vision.heads import CLASSED, Head, head_named
 from vision.heads.channels import B_S_MM2, UNIT_NAMES, UNITS
-from vision.heads.clinical import with_shares
+from vision.heads.clinical import check_values, with_shares
 from vision.heads.examples import Example, make_example
 from vision.heads.explain import left_out, occlusion
 from vision.heads.infer import resample, uncertainty
-from vision.heads.tasks import LIKELY, TASKS, Spots, detected_mask, masks_of, outline_finish
+from vision.heads.tasks import LIKELY, TASKS, Spots, class_of, detected_mask, masks_of, outline_finish, values_in
 from vision.train_head import load_head
 
 Floats = NDArray[np.float32]
 COARSER_MAX = 4.0           # times the slice thickness taught: more is refused
+TISSUES_COARSER_MAX = 1.5   # the same where tissues tell a class: of one simulated head it changed with slices four times as thick
+WHOLE_MM = 100.0            # less of a head along any axis is no whole head
+UNLIKE_MAX = 0.05           # 14 simulated heads of held-out anatomy have at most 0.01, their upper and lower halves 0.13 and more, noise 0.93
 APART = 0.5                 # of the smallest side of a voxel: series further apart are not on one grid
 DECIDES = 0.05              # a fall of the probability below this is not worth pointing at
 SHORTEST = 40               # time points of a series in which networks can be told from noise
 # measured on OASIS-1, which tells age, sex, brain and intracranial volume alone: AUC 0.45 for dementia (docs/heads.md)
-NO_HIPPOCAMPUS = "the volumes of the hippocampi are not given: without them the class is no better than chance"
+NO_HIPPOCAMPUS = "the volumes of both hippocampi are not given: without them the class is no better than chance"
 Grid = tuple[int, int, int]
 PLANES = ("axial", "oblique", "unknown", "")
 
@@ -92,7 +96,7 @@ class HeadModel:
         case = SimpleNamespace(channels={n: p if len(p) > 1 else p[0] for n, p in moved.items()}, masks={}, structures=None, category=None,
                                spacing_mm=spacing, truth=dict(numbers or {}))
         example = self.example(case)
-        answer = TASKS[head.task].predict(head, self.net, example, self.device)
+        answer = self.from_tissues(example) if head.task == "tissues" else TASKS[head.task].predict(head, self.net, example, self.device)
         if head.task in ("category", "tissues", "picture"):
             heat = self.heat(example, shape, notes) if explain else {}
             return HeadAnswer(measures=classes(head, answer), notes=notes, heat=heat)
@@ -102,6 +106,18 @@ class HeadModel:
         if head.task == "image":
             return self.images(answer, example, channels, spread, notes)
         return self.outlines(answer, first, shape, spread, notes)
+
+    def from_tissues(self, example: Example) -> Floats:
+        """Of a part of a head, or of no head, a regression would give a sure class: what is unlike all that it was taught is refused."""
+        span = [n * s for n, s in zip(example["inputs"].shape[1:], example.facts["spacing_mm"], strict=True)]
+        if min(span) < WHOLE_MM:
+            raise InputError(f"{self.head.inputs[0]} covers {' x '.join(f'{v:.0f}' for v in span)} mm, expected a whole head, "
+                             f"{WHOLE_MM:.0f} mm or more along each axis; send the whole volume")
+        values = values_in(self.head, self.net, example, self.device)
+        if (unlike := self.net.unlike(torch.from_numpy(values).to(self.device))) > UNLIKE_MAX:
+            raise InputError(f"the tissues found in {self.head.inputs[0]} are unlike those of a whole head ({unlike:.0%} of their measures are "
+                             "far from usual); send a T1 of the whole brain")
+        return class_of(self.net, values, self.device)
 
     def example(self, case: Any) -> Example:
         """As in training, without the truth."""
@@ -119,7 +135,7 @@ class HeadModel:
         if self.head.task in ("image", "series") or volume.spacing_mm is None or not taught:
             return shape
         if self.head.task == "tissues":
-            slices, rows, columns = (max(16, round(n * own / t)) for n, own, t in zip(shape, volume.spacing_mm, taught, strict=True))
+            slices, rows, columns = (max(1, round(n * own / t)) for n, own, t in zip(shape, volume.spacing_mm, taught, strict=True))
             return slices, rows, columns
         thick, row, column = volume.spacing_mm
         slices = max(1, round(shape[0] * thick / taught[0])) if thick < 0.67 * taught[0] else shape[0]
@@ -176,6 +192,8 @@ class HeadModel:
     def without_images(self, numbers: dict[str, Any], explain: bool = False) -> HeadAnswer:
         head = self.head
         if head.task == "volumes":
+            check_values(numbers)
+
             def answer(values: dict[str, Any]) -> Floats:
                 return TASKS["volumes"].predict(head, self.net, Example({}, {"numbers": values, "spacing_mm": (1.0, 1.0, 1.0)}), self.device)
 
@@ -243,8 +261,9 @@ def check(head: Head, channels: Mapping[str, Volume], config: Mapping[str, Any])
         if volume.orientation == "oblique":
             notes.append(f"{name} is oblique: read in its own planes, its geometry kept")
         taught = config.get("spacing_mm")
-        if taught and volume.spacing_mm and volume.spacing_mm[0] > COARSER_MAX * taught[0]:
-            raise InputError(f"{name} has slices of {volume.spacing_mm[0]:.1f} mm, expected at most {COARSER_MAX * taught[0]:.0f}; "
+        coarsest = (TISSUES_COARSER_MAX if head.task == "tissues" else COARSER_MAX) * taught[0] if taught else 0.0
+        if taught and volume.spacing_mm and volume.spacing_mm[0] > coarsest:
+            raise InputError(f"{name} has slices of {volume.spacing_mm[0]:.1f} mm, expected at most {coarsest:.0f}; "
                              "send thinner slices")
         if taught and volume.spacing_mm and volume.spacing_mm[0] > 1.5 * taught[0]:
             notes.append(f"{name} has slices of {volume.spacing_mm[0]:.1f} mm, the head was taught {taught[0]:.1f} mm: what is small may be missed")

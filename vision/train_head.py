@@ -21,7 +21,7 @@ from data.errors import InputError, OutputError
 from data.head_images import own_cases, real_cases
 from data.model_files import from_int8, load_model, rows, save_model, to_int8
 from vision.checkpoints import device_words, keep, restore
-from vision.heads import CLASSED, Head, head_named
+from vision.heads import CLASSED, HEADS, Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples, split_counts
 from vision.heads.picture_class import PictureClass
 from vision.heads.tasks import TASKS, Batch, as_tissues, predict_outline, score_outline, truth_masks
@@ -39,6 +39,7 @@ AHEAD = 3                   # batches drawn ahead
 OWN_LEAST = 8               # patients of a department's own
 WAIT = timedelta(hours=12)  # that processes wait for each other: the first one simulates all cases alone
 FORMAT = "head-1"
+TISSUE_HEADS = ("structures", *(name for name, row in HEADS.items() if row.task == "tissues"))      # whose U-Net outlines tissues
 ENCODERS = re.compile(r"(^|\.)down\.|^stem\.|^blocks\.")     # names of an encoder's weights
 
 
@@ -118,7 +119,9 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
     # classes from tissues of a department's own: nobody outlined them, so those of the base are taken and the classes alone are fitted
     outlined = task.close is None or "targets" in examples["train"][0].arrays
     if not outlined and base is None:
-        raise InputError(f"the patients given for {name} have no tissue to learn from; give --base {head.folder} or another folder that knows it")
+        raise InputError(f"the patients given for {name} have no tissue to learn from; give --base with a folder of {name} that was taught it")
+    if not outlined and load_model(Path(base))[0].get("head") not in TISSUE_HEADS:  # type: ignore[arg-type]  # a base is given, or it was refused
+        raise InputError(f"{base} knows no tissue; give --base with a folder of {' or '.join(TISSUE_HEADS)}")
     second = task.second
     pool = second.pool(head, net, examples["train"], device, seed) if second and run.stage else None
     begun, steps = time.monotonic() - run.seconds, (epochs or EPOCHS) * EPOCH

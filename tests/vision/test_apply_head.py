@@ -55,17 +55,22 @@ def test_the_same_ball_measures_alike_at_any_spacing():
 def test_a_volume_whose_tissues_tell_its_class_is_read_at_the_spacing_taught_in_all_three_axes():
     """1 mm slices are averaged, 5 mm slices are divided: tissues would weigh otherwise in thicker ones. Another plane, or no spacing, is refused."""
     made, seen = model("huntington_pattern"), []
+    made.net.spread.fill_(100)                                  # nothing is far from usual
     made.net.unet.register_forward_pre_hook(lambda module, given: seen.append(tuple(given[0].shape)))
-    for shape, spacing in (((80, 64, 64), (1.0, 1.0, 1.0)), ((16, 32, 32), (5.0, 2.0, 2.0))):
+    for shape, spacing in (((104, 104, 104), (1.0, 1.0, 1.0)), ((21, 52, 52), (5.0, 2.0, 2.0))):
         seen.clear()
         answer = made.apply({"T1": volume(shape, spacing)})
         assert len(answer.measures) == 3 and sum(m["probability"] for m in answer.measures) == pytest.approx(1, abs=0.01)
-        assert sum(s[0] for s in seen) == 2 * 20                # all slices, and their mirror images
-    heat = made.apply({"T1": volume((80, 64, 64), (1.0, 1.0, 1.0))}, explain=True).heat
-    assert next(iter(heat.values())).shape == (80, 64, 64)
-    for changes, words in (({"orientation": "sagittal"}, "expected axial"), ({"spacing_mm": None}, "no spacing")):
+        assert sum(s[0] for s in seen) == 2 * 26                # all slices, and their mirror images
+    heat = made.apply({"T1": volume((104, 104, 104), (1.0, 1.0, 1.0))}, explain=True).heat
+    assert next(iter(heat.values())).shape == (104, 104, 104)
+    for changes, words in (({"orientation": "sagittal"}, "expected axial"), ({"spacing_mm": None}, "no spacing"),
+                           ({"spacing_mm": (7.0, 2.0, 2.0)}, "7.0 mm"), ({}, "whole head")):
         with pytest.raises(InputError, match=words):
             made.apply({"T1": volume(**changes)})
+    made.net.spread.fill_(0.1)
+    with pytest.raises(InputError, match="unlike"):
+        made.apply({"T1": volume((52, 52, 52), (2.0, 2.0, 2.0))})
 
 
 @pytest.mark.parametrize(("changes", "words"), [
@@ -192,7 +197,7 @@ def test_raw_data_that_cannot_be_read_is_refused(numbers, words):
 def test_no_value_at_all_is_no_patient():
     with pytest.raises(InputError, match="none of"):
         model("ad_volumes").apply({}, {})
-    with pytest.raises(InputError, match="age_years is no number"):
+    with pytest.raises(InputError, match="age_years is old"):
         model("ad_volumes").apply({}, {"age_years": "old"})
 
 
@@ -200,3 +205,12 @@ def test_a_class_from_volumes_without_the_hippocampi_says_that_it_is_no_better_t
     made, volumes = model("ad_volumes"), {"intracranial": 1500.0, "brain": 1000.0}
     assert "no better than chance" in " ".join(made.apply({}, {"age_years": 70, "volumes_ml": volumes}).notes)
     assert not made.apply({}, {"age_years": 70, "volumes_ml": volumes | {"hippocampus right": 3.0, "hippocampus left": 3.1}}).notes
+
+
+@pytest.mark.parametrize(("numbers", "words"), [
+    ({"volumes_ml": {"hippocampus right": 2100.0, "hippocampus left": 2200.0}}, "give mL"), ({"volumes_ml": {"hippocampus": 0}}, "give mL"),
+    ({"volumes_ml": {"hippocampus": float("nan")}}, "give mL"), ({"volumes_ml": [1, 2]}, "object"), ({"volumes_ml": {"ICV": 1500}}, "ICV"),
+    ({"age_years": 700}, "years"), ({"sex": "X"}, "F or M")])
+def test_values_that_no_patient_has_are_refused(numbers, words):
+    with pytest.raises(InputError, match=words):
+        model("ad_volumes").apply({}, {"age_years": 70, **numbers})

@@ -78,12 +78,12 @@ def test_boxes_cover_the_whole_head_and_a_single_picture_has_one_slice():
 
 def test_a_head_that_answers_a_class_tells_what_it_was_read_from_on_the_grid_of_the_input(monkeypatch):
     monkeypatch.setattr(explain, "BOXES", (2, 2, 2))
-    given = volume((6, 40, 40))
-    answer = model("ad_stages").apply({"T1": given}, explain=True)
+    given = volume((6, 40, 40), modality="CT", units="HU")
+    answer = model("ct_classes").apply({"CT": given}, explain=True)
     (name, heat), = answer.heat.items()
-    assert name in model("ad_stages").head.outputs and heat.shape == given.pixels.shape and heat.dtype == np.float32
+    assert name in model("ct_classes").head.outputs and heat.shape == given.pixels.shape and heat.dtype == np.float32
     assert any("falls by at most" in note for note in answer.notes)
-    assert not model("ad_stages").apply({"T1": given}).heat
+    assert not model("ct_classes").apply({"CT": given}).heat
 
 
 def test_values_are_left_out_one_by_one_and_the_one_that_decides_comes_first():

@@ -55,3 +55,25 @@ def patient_values(numbers: Mapping[str, Any]) -> NDArray[np.float32]:
     if not found[1].any():
         raise InputError(f"none of {', '.join(v[0] for v in VALUES)} is given; send at least one")
     return np.clip(found, -6, 6).ravel()
+
+
+APART = 8.0                 # times the usual volume, or less than one so many-th of it: a mistake of the unit
+
+
+def check_values(numbers: Mapping[str, Any]) -> None:
+    """Raises InputError for what a patient cannot have: names nobody measures, no numbers, volumes in another unit than mL."""
+    volumes, usual = numbers.get("volumes_ml") or {}, {name: value for name, value, _ in VALUES if not name.endswith(" share")}
+    if not isinstance(volumes, Mapping):
+        raise InputError(f"volumes_ml is a {type(volumes).__name__}, expected an object of names and mL")
+    measured = {**{name: value for name, value in usual.items() if name not in ("age_years", "sex")},
+                "hippocampus right": usual["hippocampus"] / 2, "hippocampus left": usual["hippocampus"] / 2}
+    if unknown := sorted(set(map(str, volumes)) - set(measured)):
+        raise InputError(f"volumes_ml names {', '.join(unknown)}, expected some of {', '.join(measured)}")
+    for name, value in volumes.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not measured[name] / APART <= value <= measured[name] * APART:
+            raise InputError(f"{name} is {value}, expected {measured[name] / APART:.2g} to {measured[name] * APART:.2g} mL; give mL, or leave it out")
+    age, sex = numbers.get("age_years"), numbers.get("sex")
+    if age not in (None, "") and (not isinstance(age, (int, float)) or not 0 < age < 120):
+        raise InputError(f"age_years is {age}, expected a number of years")
+    if sex not in (None, "", "F", "M"):
+        raise InputError(f"sex is {sex}, expected F or M")

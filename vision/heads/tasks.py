@@ -502,10 +502,13 @@ def fit_tissues(head: Head, net: nn.Module, examples: Sequence[Example], device:
     net.fit(values, torch.tensor([int(e.facts["category"]) for e in examples], device=device))
 
 
-def predict_tissues(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
+def class_of(net: nn.Module, values: NDArray[np.float32], device: str) -> NDArray[np.float32]:
     with torch.inference_mode():
-        values = torch.from_numpy(values_in(head, net, example, device))[None].to(device)
-        return torch.softmax(net(values), 1)[0].cpu().numpy()
+        return torch.softmax(net(torch.from_numpy(values)[None].to(device)), 1)[0].cpu().numpy()
+
+
+def predict_tissues(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
+    return class_of(net, values_in(head, net, example, device), device)
 
 
 # ---------------------------------------------------------------- classes of single pictures

@@ -18,6 +18,7 @@ LEAST_SHARE, LEAST_NEAR = 1e-5, 1e-3    # added before the logarithm
 SHRINK = 3.0                # weight of the squared coefficients beside the sum of the cases' losses
 ROUNDS = 200                # of L-BFGS
 TOLD = 0.03                 # spread of a value below which it says nothing, and half precision would not keep it apart
+FAR = 4.0                   # usual spreads
 Floats = NDArray[np.float32]
 
 
@@ -34,6 +35,10 @@ class TissueClass(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:                # (B, VALUES) -> (B, outputs) logits
         return self.answer((values - self.usual) / self.spread)
+
+    def unlike(self, values: Tensor) -> float:
+        """The share of a patient's values that lie further than FAR usual spreads from those of the patients it was taught."""
+        return float((((values - self.usual) / self.spread).abs() > FAR).float().mean())
 
     def fit(self, values: Tensor, labels: Tensor) -> None:
         """Logistic regression on standardised values; what hardly differs between patients says nothing."""
