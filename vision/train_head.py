@@ -8,21 +8,24 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.errors import InputError, OutputError
-from data.head_images import own_cases, real_cases
+from data.head_images import ImageCase, own_cases, real_cases
 from data.model_files import from_int8, load_model, rows, save_model, to_int8
+from data.simulate.recipes import RECIPES
 from vision.checkpoints import device_words, keep, restore
 from vision.heads import CLASSED, HEADS, Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples, split_counts
+from vision.heads.infer import resample
 from vision.heads.picture_class import PictureClass
 from vision.heads.tasks import TASKS, Batch, as_tissues, predict_outline, score_outline, truth_masks
 from vision.heads.tissue_class import TissueClass
@@ -39,7 +42,6 @@ AHEAD = 3                   # batches drawn ahead
 OWN_LEAST = 8               # patients of a department's own
 WAIT = timedelta(hours=12)  # that processes wait for each other: the first one simulates all cases alone
 FORMAT = "head-1"
-TISSUE_HEADS = ("structures", *(name for name, row in HEADS.items() if row.task == "tissues"))      # whose U-Net outlines tissues
 ENCODERS = re.compile(r"(^|\.)down\.|^stem\.|^blocks\.")     # names of an encoder's weights
 
 
@@ -118,10 +120,8 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
         run = Run(stage=1, turned=0.0)
     # classes from tissues of a department's own: nobody outlined them, so those of the base are taken and the classes alone are fitted
     outlined = task.close is None or "targets" in examples["train"][0].arrays
-    if not outlined and base is None:
-        raise InputError(f"the patients given for {name} have no tissue to learn from; give --base with a folder of {name} that was taught it")
-    if not outlined and load_model(Path(base))[0].get("head") not in TISSUE_HEADS:  # type: ignore[arg-type]  # a base is given, or it was refused
-        raise InputError(f"{base} knows no tissue; give --base with a folder of {' or '.join(TISSUE_HEADS)}")
+    if not outlined:
+        knows_tissue(base, name)
     second = task.second
     pool = second.pool(head, net, examples["train"], device, seed) if second and run.stage else None
     begun, steps = time.monotonic() - run.seconds, (epochs or EPOCHS) * EPOCH
@@ -158,8 +158,8 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
             waiting.cancel()
     net.load_state_dict(best or net.state_dict())
     if task.close is not None:
+        round_as_stored(net)
         task.close(head, net.eval(), examples["train"], device)
-    if not outlined:
         run.best = float(np.mean([task.score(head, task.predict(head, net, e, device), e)["validation"] for e in examples["validation"]]))
     asked = (("data", data), ("size", size), ("epochs", epochs), ("minutes", minutes), ("batch", batch), ("base", base), ("seed", seed))
     command = f"wetread train {name}" + "".join(f" --{word} {value}" for word, value in asked if value) + " --real" * real + " --frozen" * frozen
@@ -293,6 +293,8 @@ def split_real(examples: Sequence[Example], seed: int) -> dict[str, list[Example
 
 def split_own(head: Head, cases: Sequence[Any]) -> dict[str, list[Example]]:
     """By patient, in an order that the patient's name decides, so that a patient added later moves no other."""
+    if head.task == "tissues":
+        cases = [at_spacing(case, RECIPES[head.recipe].spacing_mm) for case in cases]
     order = sorted(cases, key=lambda case: np.random.default_rng(list(case.patient.encode())).random())
     if len(order) < OWN_LEAST:
         raise InputError(f"{len(order)} patients are given for {head.name}, expected {OWN_LEAST} or more: some to learn from, some to stop by, some "
@@ -307,6 +309,15 @@ def split_own(head: Head, cases: Sequence[Any]) -> dict[str, list[Example]]:
             empty = [name for name, any_of in zip(head.outputs, shown, strict=True) if not any_of]
             raise InputError(f"{', '.join(empty)} is empty in all {len(found['train'])} patients to learn from; give patients who have it")
     return found
+
+
+def at_spacing(case: ImageCase, spacing_mm: tuple[float, float, float]) -> ImageCase:
+    """On the grid that a net of tissues was taught, as HeadModel reads a patient."""
+    shape = next(iter(case.channels.values())).shape
+    sides = [max(1, round(n * own / taught)) for n, own, taught in zip(shape, case.spacing_mm, spacing_mm, strict=True)]
+    grid = (sides[0], sides[1], sides[2])
+    own = tuple(s * a / b for s, a, b in zip(case.spacing_mm, shape, grid, strict=True))
+    return replace(case, channels={name: resample(pixels[None], grid)[0] for name, pixels in case.channels.items()}, spacing_mm=own)
 
 
 def validate(head: Head, net: nn.Module, examples: Sequence[Example], device: str, stage: int) -> float:
@@ -339,12 +350,30 @@ def start_from(net: nn.Module, folder: Path, frozen: bool) -> None:
             p.requires_grad_(not (name in fitting and (ENCODERS.search(name) or isinstance(net, TwoStage))))
 
 
+def knows_tissue(base: Path | None, name: str) -> None:
+    """Raises InputError where there is no base, or one whose network outlines no tissues."""
+    known = [row.name for row in HEADS.values() if row.task == "tissues" or row.name == "structures"]
+    if base is None or load_model(Path(base))[0].get("head") not in known:
+        raise InputError(f"the patients given for {name} have no tissue to learn from, and --base is {base or 'not given'}; "
+                         f"give the folder of a head that knows it: {', '.join(known)}")
+
+
+def as_stored(net: nn.Module) -> dict[str, NDArray[Any]]:
+    """Large kernels as int8, the rest as float16."""
+    return to_int8({k: rows(v.cpu().numpy()) for k, v in net.state_dict().items() if "num_batches" not in k})
+
+
+def round_as_stored(net: nn.Module) -> None:
+    """So that what is fitted to its answers is fitted to those of the net that is kept."""
+    own = net.state_dict()
+    net.load_state_dict({k: torch.from_numpy(v.reshape(own[k].shape)) for k, v in from_int8(as_stored(net)).items()}, strict=False)
+
+
 def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, list[Example]], seed: int, data: Path | None,
            base: Path | None, command: str, device: str) -> dict[str, Any]:
     """Write the weights (large kernels as int8, the rest as float16), the card and the loss plot; the checkpoint goes."""
     from vision.head_pictures import plot_history
 
-    tensors = to_int8({k: rows(v.numpy()) for k, v in net.state_dict().items() if "num_batches" not in k})
     first = examples["train"][0]
     config = {"version": f"{head.name}-1", "format": FORMAT, "head": head.name, "inputs": list(head.inputs), "outputs": list(head.outputs),
               "width": head.width, "spacing_mm": first.facts.get("spacing_mm")}
@@ -358,7 +387,7 @@ def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, 
             "started from": str(base) if base else "nothing", "seed": seed, "parameters": sum(p.numel() for p in net.parameters()),
             "command": command, "device": device_words(device), "figures": figures}
     try:
-        save_model(out, tensors, config, card)
+        save_model(out, as_stored(net), config, card)
         plot_history(run.history, out / "training.png")
     except OSError as error:
         raise OutputError(f"{out} cannot be written ({error.strerror}); make room, then go on with --resume") from None

@@ -7,6 +7,7 @@ import torch
 
 from data.errors import InputError
 from data.records import Volume
+from data.simulate.recipes import simulate
 from tests.vision.heads_material import raw_data, tiny_case
 from vision.apply_head import HeadModel, longest_mm, measure
 from vision.heads import HEADS
@@ -214,3 +215,22 @@ def test_a_class_from_volumes_without_the_hippocampi_says_that_it_is_no_better_t
 def test_values_that_no_patient_has_are_refused(numbers, words):
     with pytest.raises(InputError, match=words):
         model("ad_volumes").apply({}, {"age_years": 70, **numbers})
+
+
+def test_the_shipped_head_of_tissues_reads_a_whole_head_and_refuses_a_part_of_one_and_what_is_none():
+    """Halves are padded with air to the extent of a head, so that what they hold is what is refused."""
+    shipped, head = HeadModel.load("huntington_pattern"), simulate("huntington_pattern", 4711).channels["T1"]
+
+    def read(pixels):
+        return shipped.apply({"T1": Volume(pixels.astype(np.float32), (2.0, 2.0, 2.0), np.diag([2.0, 2.0, 2.0, 1.0]), modality="MR")})
+
+    assert len(read(head).measures) == 3
+    half, upper = len(head) // 2, head.copy()
+    upper[:half] = 0
+    lower = head.copy()
+    lower[half:] = 0
+    for pixels in (upper, lower, np.random.default_rng(0).uniform(0, 2, head.shape)):
+        with pytest.raises(InputError, match="unlike"):
+            read(pixels)
+    with pytest.raises(InputError, match="whole head"):
+        read(head[:half])

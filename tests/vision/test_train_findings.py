@@ -102,6 +102,21 @@ def test_weights_are_stored_in_a_byte_each_and_those_stored_in_two_are_read_as_t
             assert bool((off <= 0.51 * step + 1e-3 * one.detach().abs().max()).all())
 
 
+def test_a_net_is_calibrated_as_it_is_stored(tmp_path, monkeypatch):
+    seen = {}
+
+    def calibrate(net, *rest):
+        seen.update({name: value.clone() for name, value in net.state_dict().items()})
+        return {}, {}
+
+    monkeypatch.setattr("vision.findings.calibrate", calibrate)
+    small_model(tmp_path / "base")
+    main(out=tmp_path / "new", base=tmp_path / "base", frozen=True, epochs=1, steps_an_epoch=1, batch=4, slices=slices(), held_out=slices(4), real=[],
+         halves_steps=0, config=EncoderConfig(width=4, fine=8))
+    kept = load_nets(tmp_path / "new")[0].state_dict()
+    assert all(torch.equal(seen[name], value) for name, value in kept.items() if "num_batches" not in name)
+
+
 @pytest.mark.parametrize("width", [4, 6])
 def test_a_base_of_another_shape_gives_its_picture_net_and_one_of_the_same_shape_both(tmp_path, width):
     config = small_model(tmp_path / "base")

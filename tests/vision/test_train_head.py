@@ -19,12 +19,17 @@ from torch.nn import functional
 from data.errors import ImageError, InputError, ModelError, OutputError
 from data.head_images import ImageCase, write_nifti
 from data.model_files import load_model, save_model
+from data.records import Volume
 from tests.vision.heads_material import tiny_examples
 from vision import train_head
+from vision.apply_head import HeadModel
 from vision.checkpoints import write_whole
+from vision.evaluate_head import FLOOR_CASES_MAX, as_stage, on_oasis, taught_cases
 from vision.evaluate_head import main as evaluate
 from vision.heads import HEADS
+from vision.heads.clinical import VALUES
 from vision.heads.examples import Example, is_ready, open_example, split_counts, write_example
+from vision.heads.tasks import LEFT_OUT, TASKS, predict_tissues, values_in
 from vision.heads.two_stage import TwoStage
 from vision.train_head import load_head, main
 
@@ -436,17 +441,73 @@ def test_a_classifier_takes_the_whole_net_that_knows_the_tissue(tmp_path, monkey
     assert np.abs(new["usual"].astype(float)).max() > 1                         # fitted, whatever the pace: logarithms of shares
 
 
+def test_classes_from_tissues_are_fitted_to_what_the_net_finds_as_it_is_stored(tmp_path):
+    examples, head = material("huntington_pattern"), HEADS["huntington_pattern"]
+    figures = main("huntington_pattern", out=tmp_path, examples=examples, epochs=1)
+    net = train_head.trained(head, tmp_path)
+    values = np.stack([values_in(head, net, e, "cpu") for e in examples["train"]])
+    np.testing.assert_array_equal(net.usual.numpy(), torch.from_numpy(values).mean(0).half().float().numpy())
+    told = [predict_tissues(head, net, e, "cpu")[e.facts["category"]] for e in examples["validation"]]
+    assert figures["validation"] == pytest.approx(float(-np.log(told).mean()), abs=0.01)               # of the classes, not of the outlines
+
+
 def test_classes_of_patients_whose_tissue_nobody_outlined_are_fitted_to_what_a_base_finds(tmp_path):
     main("huntington_pattern", out=tmp_path / "base", examples=material("huntington_pattern"), epochs=1)
+    main("t1_to_t2", out=tmp_path / "other", examples=material("t1_to_t2"), epochs=1)
     own = {split: [Example({"inputs": e["inputs"]}, e.facts | {"patient": f"own-{i}"}) for i, e in enumerate(rows)]
            for split, rows in material("huntington_pattern").items()}
-    with pytest.raises(InputError, match="--base"):
-        main("huntington_pattern", out=tmp_path / "none", examples=own, epochs=1)
+    for base, words in ((None, "--base is not given"), (tmp_path / "other", "no encoder that fits")):
+        with pytest.raises(InputError, match=words):
+            main("huntington_pattern", out=tmp_path / "none", examples=own, epochs=1, base=base)
     figures = main("huntington_pattern", out=tmp_path / "own", examples=own, epochs=1, base=tmp_path / "base")
     old, new = load_model(tmp_path / "base")[1], load_model(tmp_path / "own")[1]
     assert figures["steps"] == 0 and 0 < figures["validation"] < 20
     for name in (n for n in old if n.startswith("unet.")):
         np.testing.assert_array_equal(new[name], old[name])
+
+
+def test_own_patients_of_any_spacing_are_fitted_on_the_grid_that_they_are_read_on():
+    head = HEADS["huntington_pattern"]
+    cases = [ImageCase(f"p{i}", {"T1": np.random.default_rng(i).uniform(1, 2, (24, 40, 40)).astype(np.float32)}, category=i % 3,
+                       spacing_mm=(2.0, 2.0, 2.0) if i % 2 else (4.0, 1.0, 1.0)) for i in range(10)]
+    model = HeadModel(head, None, {"spacing_mm": [2.0, 2.0, 2.0]})
+    for examples in train_head.split_own(head, cases).values():
+        for example in examples:
+            case = cases[int(example.facts["patient"][1:])]
+            volume = Volume(case.channels["T1"], case.spacing_mm, None, modality="MR")
+            assert example["inputs"].shape[1:] == model.grid(volume) and example.facts["spacing_mm"] == [2.0, 2.0, 2.0]
+
+
+def test_values_are_left_out_of_a_patient_together_with_their_being_known():
+    head, rng = HEADS["ad_volumes"], np.random.default_rng(0)
+    values = TASKS["volumes"].draw(head, material("ad_volumes")["train"], rng, 400)["values"].numpy()
+    measured, known = values[:, :len(VALUES)], values[:, len(VALUES):]
+    assert not measured[known == 0].any() and set(np.unique(known)) == {0.0, 1.0}
+    share = known[:, [name for name, _, _ in VALUES].index("age_years")].mean()
+    assert 1 - LEFT_OUT < share < 1 - 0.3 * LEFT_OUT
+
+
+def test_the_floor_of_a_class_learns_from_as_many_cases_as_the_head_did_but_not_from_thousands(tmp_path):
+    for cases, wanted in ((240, 240), (4970, FLOOR_CASES_MAX)):
+        (tmp_path / "card.json").write_text(json.dumps({"trained_on": {"train": cases}}))
+        assert taught_cases(HEADS["tumour_type"], tmp_path) == wanted
+
+
+def test_patients_of_oasis_are_judged_each_by_the_net_that_did_not_learn_from_it():
+    """Demented is taught as the last class; patient i's probability is net i's."""
+    head = HEADS["ad_volumes"]
+    examples = [Example({}, {"patient": f"p{i}", "category": i % 2, "numbers": {"age_years": 70.0 + i % 2}}) for i in range(40)]
+    assert [as_stage(head, e).facts["category"] for e in examples[:4]] == [0, 3, 0, 3] and examples[1].facts["category"] == 1
+    nets = []
+    for i in range(40):
+        net = TASKS["volumes"].build(head)
+        torch.nn.init.zeros_(net.straight.weight)
+        torch.nn.init.zeros_(net.straight.bias)
+        with torch.no_grad():
+            net.straight.bias[3] = float(i % 2)
+        nets.append(net)
+    assert on_oasis(head, lambda i: nets[i], examples, "cpu")["head"]["auc"][0] == 1.0
+    assert on_oasis(head, lambda i: nets[0], examples, "cpu")["head"]["auc"][0] == 0.5
 
 
 def test_near_duplicates_are_never_parted():

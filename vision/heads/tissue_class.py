@@ -25,6 +25,9 @@ Floats = NDArray[np.float32]
 class TissueClass(nn.Module):
     """`unet` outlines the tissues (background first), `forward` reads the class off the `values_of` what it found."""
 
+    usual: Tensor               # (VALUES,) mean over the patients taught
+    spread: Tensor              # (VALUES,) their standard deviation, infinite where it says nothing
+
     def __init__(self, config: UNetConfig, outputs: int) -> None:
         super().__init__()
         self.config = config
@@ -44,8 +47,8 @@ class TissueClass(nn.Module):
         """Logistic regression on standardised values; what hardly differs between patients says nothing."""
         usual, spread = values.mean(0), values.std(0)
         told = spread > TOLD
-        self.usual.copy_(usual)                                 # type: ignore[operator]  # a buffer
-        self.spread.copy_(torch.where(told, spread, torch.inf))  # type: ignore[operator]
+        self.usual.copy_(usual)
+        self.spread.copy_(torch.where(told, spread, torch.inf))
         with torch.no_grad():
             self.answer.weight.zero_()
             self.answer.bias.zero_()
@@ -54,7 +57,7 @@ class TissueClass(nn.Module):
         def loss() -> Tensor:
             best.zero_grad()
             found = functional.cross_entropy(self(values), labels) + 0.5 * SHRINK / len(labels) * self.answer.weight.square().sum()
-            found.backward()  # type: ignore[no-untyped-call]
+            found.backward()
             return found
 
         best.step(loss)
