@@ -52,7 +52,7 @@ def restore(path: Path, modules: dict[str, nn.Module], optimisers: dict[str, tor
         for part, module in modules.items():
             module.load_state_dict(under(tensors, f"{part}/"))
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise ModelError(f"{path} is no checkpoint of this head ({type(error).__name__}); train it anew without --resume") from None
+        raise ModelError(f"{path} is no checkpoint of this training ({type(error).__name__}); train it anew without --resume") from None
     for part, optimiser in optimisers.items():
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in under(tensors, f"optimiser {part}/").items():

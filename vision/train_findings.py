@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
@@ -20,7 +19,7 @@ from data.midline import SHIFT_FROM_MM
 from data.model_files import MODELS, from_int8, load_model, rows, save_model, to_int8
 from data.records import Volume
 from data.simulator import TYPES, list_anatomies, simulate_head_ct
-from vision.checkpoints import device_words
+from vision.checkpoints import device_words, keep, restore
 from vision.encoder import Encoder, EncoderConfig, Features
 from vision.heads.examples import run_jobs
 from vision.heads.midline import border_loss
@@ -264,7 +263,7 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     optimiser = torch.optim.AdamW(net.parameters(), 1e-9, weight_decay=0.02)
     checkpoint, clock, step, steps = out / "checkpoint.safetensors", time.monotonic(), 0, epochs * steps_an_epoch
     if resume and checkpoint.exists():
-        step = restore(checkpoint, net, optimiser)
+        step = int(restore(checkpoint, {"net": net}, {"net": optimiser})[1]["step"])
     coming = draw_ahead(Draws(slices, taught, batch, seed), range(step, steps), workers)
     running = 0.0
     first_step, peak = step, 1e-3 if older else 2.5e-3
@@ -284,7 +283,7 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
         running = 0.97 * running + 0.03 * float(loss.detach()) if step > first_step else float(loss.detach())
         step += 1
         if step % steps_an_epoch == 0:
-            keep(checkpoint, net, optimiser, step)
+            keep(checkpoint, {"net": net}, {"net": optimiser}, {}, {"step": step})
             report(step, steps, loss=running, minutes=(time.monotonic() - begun) / 60)
     learn_halves(net.eval(), slices, halves_steps, seed, device, report)
     from vision.findings import calibrate
@@ -467,31 +466,6 @@ def like_hounsfield(grey: Tensor) -> Tensor:
     below, here, above = grey
     hu = torch.where(here > 0.97, 900.0, torch.where(here > 0.02, here * 80, -1000.0))
     return torch.stack([here, window(hu, *WINDOWS["blood"]), window(hu, *WINDOWS["bone"]), below, above])
-
-
-def keep(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
-    """A checkpoint whole or not at all."""
-    tensors = {f"net.{k}": v.contiguous() for k, v in net.state_dict().items()}
-    for i, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{i}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
-    partial = path.with_suffix(".part")
-    save_file({k: v.clone() for k, v in tensors.items()}, partial, {"step": str(step)})
-    partial.replace(path)
-
-
-def restore(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    from safetensors import safe_open
-
-    tensors = load_file(path)
-    net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, i, key = name.split(".")
-            state.setdefault(int(i), {})[key] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    with safe_open(path, "pt") as file:
-        return int(json.loads(file.metadata()["step"]))
 
 
 def load_nets(folder: Path, as_base: bool = False) -> tuple[FindingNet, PictureNet, dict[str, Any]]:

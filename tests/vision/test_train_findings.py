@@ -8,6 +8,7 @@ import torch
 from data.errors import ModelError
 from data.labelled_pictures import LabelledPicture
 from data.model_files import load_model, save_model
+from vision import train_findings
 from vision.encoder import EncoderConfig
 from vision.heads.midline import border_loss
 from vision.picture_net import PictureNet
@@ -131,6 +132,29 @@ def test_a_base_of_another_shape_gives_its_picture_net_and_one_of_the_same_shape
     assert card["trained_on"]["picture net started from"].endswith("by way of findings-0")
     if wanted == config:                # one step from where it was; from nothing, weights are as far apart as they are large
         assert all(float((a - b).detach().abs().max()) < 0.01 for a, b in zip(old[0].parameters(), new[0].parameters(), strict=True))
+
+
+def test_a_training_that_was_cut_off_goes_on_to_the_same_weights_and_not_with_nets_of_another_shape(tmp_path, monkeypatch):
+    small_model(tmp_path / "base")
+    given = {"base": tmp_path / "base", "frozen": True, "epochs": 3, "steps_an_epoch": 1, "batch": 4, "slices": slices(), "held_out": slices(4),
+             "real": [], "halves_steps": 0, "config": EncoderConfig(width=4, fine=8)}
+    main(out=tmp_path / "whole", **given)
+    left, real = [2], train_findings.loss_of_batch
+
+    def cut_off(*args):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return real(*args)
+
+    monkeypatch.setattr(train_findings, "loss_of_batch", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        main(out=tmp_path / "cut", **given)
+    with pytest.raises(ModelError, match="without --resume"):
+        main(out=tmp_path / "cut", resume=True, **given | {"config": EncoderConfig(width=6, fine=8)})
+    left[0] = 1                     # the third step alone is left
+    main(out=tmp_path / "cut", resume=True, **given)
+    assert same(load_nets(tmp_path / "whole")[0], load_nets(tmp_path / "cut")[0])
 
 
 def same(one, other):
