@@ -5,7 +5,7 @@ from data.findings import FINDINGS, FindingRow
 # `wetread evaluate report` prints the recall and the false alarms of this and other thresholds
 ALERT_PROBABILITY = 0.2
 # a shift alerts as mass effect, and only where it is said: below that too many heads without one would (docs/models.md)
-# of a fracture the net knows next to nothing (docs/models.md: AUC 0.58 on held-out heads); nothing is said of one either
+# a fracture was learnt from simulated ones alone (docs/models.md): it is called possible in the draft, and rings no bell before real ones were read
 NO_ALERT = ("midline_shift", "skull_fracture")
 
 

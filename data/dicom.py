@@ -28,6 +28,7 @@ AIR_HU = -1024.0
 POSITION_TOLERANCE_MM = 0.01                # two slices nearer than this stand at one position
 GAP_TOLERANCE = 0.05                        # of the usual gap; wider differences are resampled
 TILT_TOLERANCE_MM = 0.1                     # in-plane drift a slice, below which no shear is worth its blur
+UNEVEN_GAPS = "uneven gaps"                 # how a note of a volume that was resampled begins
 MAX_HOLE_MM = 20.0                          # interpolating across more would invent tissue
 TAGS = ("BodyPartExamined", "ContrastBolusAgent", "KVP", "ConvolutionKernel", "SliceThickness", "StudyDescription",
         "SeriesDescription", "ImageType", "Manufacturer", "ProtocolName", "ScanningSequence", "SequenceVariant", "SequenceName", "RepetitionTime",
@@ -442,7 +443,7 @@ def even_out(pixels: NDArray[np.float32], depth: NDArray[np.float64], uids: list
     even = np.empty((count, *pixels.shape[1:]), np.float32)
     for i, (lower, weight) in enumerate(zip(below, part, strict=True)):
         even[i] = pixels[lower] * (1 - weight) + pixels[lower + 1] * weight
-    notes.append(f"uneven gaps ({gaps.min():.1f} to {gaps.max():.1f} mm) resampled to {step:.2f} mm")
+    notes.append(f"{UNEVEN_GAPS} ({gaps.min():.1f} to {gaps.max():.1f} mm) resampled to {step:.2f} mm")
     return even, [uids[int(i)] for i in below + (part > 0.5)], step
 
 

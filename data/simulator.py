@@ -330,6 +330,7 @@ def simulate_head_ct(seed: int, kind: str | None = None, *, rows: int = 160, fie
     values = to_hu(scene, tissue)
     values -= oedema * rng.uniform(6, 14)
     benign(scene, tissue, values, infarct, bool(blood))
+    seams(scene, tissue, values, np.random.default_rng([seed, 515]))        # own draws: all else of a seed stays as it was
     taken = np.zeros(values.shape, bool)
     for name in ("epidural", "subdural", "intraparenchymal", "intraventricular", "subarachnoid"):
         if name in blood:
@@ -599,6 +600,47 @@ def benign(scene: Scene, tissue: NDArray[np.uint8], values: Floats, infarct: boo
             values[seam] = rng.uniform(150, 500)
 
 
+def seams(scene: Scene, tissue: NDArray[np.uint8], values: Floats, rng: np.random.Generator) -> None:
+    """What a line through the skull can be and no fracture: further sutures alike on both sides, grooves of vessels, lakes, burr holes."""
+    at = np.flatnonzero(np.isin(tissue, (BONE, DIPLOE)) & (scene.depth <= 0))
+    if not len(at):
+        return
+    lateral = scene.lateral[at]
+    front, up = (scene.point[axis][at] - scene.anatomy.centre[axis] for axis in (1, 2))
+    share = np.ones(len(at), np.float32)        # of its own density that is left
+
+    def thin(where: NDArray[np.bool_], left: float) -> None:
+        share[where] = np.minimum(share[where], left)
+
+    if rng.uniform() < 0.8:        # squamosal: an arch over each ear
+        radius, back, low = rng.uniform(28, 36), rng.uniform(-12, 4), rng.uniform(-40, -30)
+        arch = np.hypot(front - back, up - low) - radius + 0.8 * np.sin(front * 0.7)
+        thin((np.abs(arch) < rng.uniform(0.4, 1.0)) & (np.abs(lateral) > 40) & (up > low), rng.uniform(0.3, 0.8))
+    if rng.uniform() < 0.8:        # occipitomastoid, the darkest
+        plane = front + rng.uniform(44, 56) + rng.uniform(-0.6, 0.2) * (up + 20) + 1.2 * np.sin(up * 0.8)
+        thin((np.abs(plane) < rng.uniform(0.3, 1.0)) & (up < -15) & (np.abs(lateral) > 25), rng.uniform(0.0, 0.5))
+    if rng.uniform() < 0.8:        # sagittal
+        wave = lateral - rng.normal(0, 1.5) + rng.uniform(0.5, 2.0) * np.sin(front * rng.uniform(0.5, 1.0))
+        thin((np.abs(wave) < rng.uniform(0.3, 0.8)) & (up > 20) & (np.abs(front + 15) < 40), rng.uniform(0.2, 0.7))
+    if rng.uniform() < 0.08:       # metopic, where it stayed open
+        thin((np.abs(lateral + np.sin(up * 0.8)) < rng.uniform(0.3, 0.6)) & (front > 30) & (up > -25), rng.uniform(0.2, 0.7))
+    for side in (-1, 1):           # grooves of the middle meningeal vessels, each side its own: bone that is thinner there
+        for _ in range(rng.integers(0, 4)):
+            lean, start = rng.uniform(-1.2, 1.2), rng.uniform(-30, 30)
+            course = front - start - lean * (up + 20) + rng.uniform(1, 3) * np.sin(up * rng.uniform(0.1, 0.25))
+            low, high = rng.uniform(-20, 5), rng.uniform(15, 45)
+            thin((np.abs(course) < rng.uniform(0.5, 1.2)) & (side * lateral > 20) & (up > low) & (up < low + high), rng.uniform(0.55, 0.85))
+    spots = np.flatnonzero((up > 15) & (np.abs(lateral) < 40))
+    for _ in range(rng.integers(0, 4) if len(spots) else 0):    # venous lakes beside the sinus
+        spot = at[spots[rng.integers(len(spots))]]
+        distance = np.sqrt(sum((p[at] - p[spot]) ** 2 for p in scene.point))
+        thin(distance < rng.uniform(1.5, 4), rng.uniform(0.3, 0.7))
+    if len(spots) and rng.uniform() < 0.04:                     # burr hole
+        spot = at[spots[rng.integers(len(spots))]]
+        thin(np.sqrt(sum((p[at] - p[spot]) ** 2 for p in scene.point)) < rng.uniform(5, 8), 0.04)
+    values[at] *= share
+
+
 def break_skull(scene: Scene, tissue: NDArray[np.uint8], values: Floats, site: NDArray[np.float32] | None) -> NDArray[np.bool_]:
     """A line through the calvarium, with a swollen scalp over it more often than not."""
     rng, centre = scene.rng, scene.anatomy.centre
@@ -702,7 +744,7 @@ def truth(masks: dict[str, NDArray[np.uint8]], lateral: Floats, voxel_ml: float,
     volume = sum(float(masks[t].sum()) * voxel_ml for t in types if t in ("epidural", "subdural", "intraparenchymal"))
     add("mass_effect", shifted or volume >= 20)
     at = lateral[masks["fracture"] > 0] if "fracture" in masks else lateral[:0]
-    add("skull_fracture", "fracture" in masks, **({"side": side_of(float((at > 0).mean()), 30)} if "fracture" in masks else {}))
+    add("skull_fracture", "fracture" in masks, **({"side": side_of(float((at > 0).mean()), float(np.abs(at).mean()))} if "fracture" in masks else {}))
     return tuple(found)
 
 

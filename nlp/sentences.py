@@ -147,9 +147,11 @@ def measured(finding: Finding) -> float | None:
 def group_findings(findings: Sequence[Finding]) -> list[list[Finding]]:
     """What is stated, sentence by sentence: each present finding alone, the absent ones a few together, what is omitted nowhere.
 
-    A haemorrhage of a known type says "haemorrhage" already: the general finding joins only when no type is present.
+    A haemorrhage of a known type says "haemorrhage" already: the general finding joins only when no type is present, or none for sure of what is.
     """
-    typed = any(f.present and f.band != "omit" and f.code.endswith("_haemorrhage") and f.code != "intracranial_haemorrhage" for f in findings)
+    sure = any(f.code == "intracranial_haemorrhage" and f.present and f.band == "state" for f in findings)
+    typed = any(f.present and (f.band == "state" or (f.band == "hedge" and not sure)) and f.code.endswith("_haemorrhage")
+                and f.code != "intracranial_haemorrhage" for f in findings)
     present = [[f] for f in findings if f.present and f.band != "omit" and not (typed and f.code == "intracranial_haemorrhage")]
     absent = [f for f in findings if not f.present and f.band == "state"]
     return present + [absent[start:start + TOGETHER_MAX] for start in range(0, len(absent), TOGETHER_MAX)]

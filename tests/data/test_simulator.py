@@ -2,6 +2,7 @@
 import numpy as np
 import pydicom
 import pytest
+from scipy import ndimage
 
 from data.errors import SimulatorError
 from data.midline import SHIFT_FROM_MM
@@ -74,6 +75,21 @@ def test_a_fracture_is_a_gap_in_the_calvarium(studies):
     study = studies["fracture"]
     assert fact(study, "skull_fracture").present and not fact(study, "intracranial_haemorrhage").present
     assert study.masks["fracture"].sum() >= 6
+
+
+def test_sutures_and_vessels_thin_the_bone_of_a_head_and_change_nothing_else(monkeypatch):
+    from data import simulator
+
+    with_seams = simulate_head_ct(3, "fracture", slice_mm=5.0)
+    monkeypatch.setattr(simulator, "seams", lambda *args: None)
+    without = simulate_head_ct(3, "fracture", slice_mm=5.0)
+    off = with_seams.volume.pixels - without.volume.pixels
+    changed = np.abs(off) > 30
+    assert 0.001 < changed.mean() < 0.02 and (without.volume.pixels[changed] > 150).mean() > 0.9 and off[changed].mean() < -80
+    far = ~ndimage.binary_dilation(without.volume.pixels > 150, np.ones((1, 3, 3)), iterations=4) & (with_seams.halves > 0)
+    assert far.mean() > 0.05 and np.abs(off[far]).max() < 10
+    assert with_seams.findings == without.findings
+    np.testing.assert_array_equal(with_seams.masks["fracture"], without.masks["fracture"])
 
 
 def test_an_unknown_kind_is_named():

@@ -1,3 +1,5 @@
+import pytest
+
 from data.findings import FINDINGS
 from data.records import Finding, Prior
 from nlp.assertions import read_report
@@ -61,3 +63,11 @@ def test_what_has_gone_is_said_to_have_resolved_only_on_its_own_evidence():
 def test_normal_needs_its_own_evidence():
     assert texts([]) == ["No statement: the evidence is not enough. Read the images."]
     assert texts([finding(1, "intracranial_haemorrhage", False), finding(2, "mass_effect", False)]) == ["No intracranial haemorrhage."]
+
+
+@pytest.mark.parametrize(("parent", "kind", "said"), [
+    ("state", "hedge", {"Intracranial haemorrhage.", "Possible left subdural haematoma."}), ("state", "state", {"Left subdural haematoma."}),
+    ("hedge", "hedge", {"Possible left subdural haematoma."})])
+def test_haemorrhage_that_is_sure_stays_so_where_its_kind_is_only_possible(parent, kind, said):
+    found = [finding(1, "intracranial_haemorrhage", band=parent), finding(2, "subdural_haemorrhage", band=kind, side="left")]
+    assert {text.lstrip("12. ") for text in texts(found)} == said

@@ -12,6 +12,7 @@ from vision import train_findings
 from vision.encoder import EncoderConfig
 from vision.heads.midline import border_loss
 from vision.picture_net import PictureNet
+from vision.skull_net import ANGLES, DEPTHS, SkullNet
 from vision.train_findings import (
     Draws,
     FindingNet,
@@ -26,6 +27,7 @@ from vision.train_findings import (
     make_study,
     stored,
 )
+from vision.train_skull import Skull
 from vision.transforms import SIZE
 
 
@@ -69,9 +71,18 @@ def small_model(folder):
     """Untaught nets of a small config, in a folder as a training leaves it."""
     torch.manual_seed(0)
     config = EncoderConfig(width=4, fine=8)
-    tensors = stored(FindingNet(config), PictureNet())
-    save_model(folder, tensors, {"version": "findings-0", "encoder": vars(config), "calibration": {}}, {"name": "findings-0"})
+    tensors = stored(FindingNet(config), PictureNet(), SkullNet())
+    calibration = {"fracture": [1.0, 0.0, -2.5], "fracture_said": True}
+    save_model(folder, tensors, {"version": "findings-0", "encoder": vars(config), "calibration": calibration}, {"name": "findings-0"})
     return config
+
+
+def skulls():
+    rng = np.random.default_rng(2)
+    made = [Skull(rng.integers(0, 255, (9, DEPTHS, ANGLES), np.uint8), np.zeros((9, ANGLES), bool)) for _ in range(4)]
+    for skull in made[1::2]:
+        skull.fracture[2:7, 100:104] = True
+    return made[:2], made[2:]
 
 
 def test_without_minutes_only_the_midlines_head_is_taught_and_calibrated(tmp_path):
@@ -83,19 +94,39 @@ def test_without_minutes_only_the_midlines_head_is_taught_and_calibrated(tmp_pat
     assert settings["encoder"] == vars(config)
     assert {"shift", "shift_slope", "shift_said", "volume", "picture"} <= settings["calibration"].keys()
     assert settings["calibration"]["shift_said"] is False           # no held-out head with a shift: nothing is known, nothing said
+    assert settings["calibration"]["fracture"] == [1.0, 0.0, -2.5] and settings["calibration"]["fracture_said"]       # as in the base
+
+
+def test_the_skulls_net_is_taught_where_the_base_has_none_or_is_not_kept_frozen(tmp_path):
+    small_model(tmp_path / "base")
+    settings, tensors = load_model(tmp_path / "base")
+    older = {name: value for name, value in tensors.items() if not name.startswith("skull.")}
+    save_model(tmp_path / "older", older, settings | {"calibration": {}}, {"name": "findings-0"})
+    with pytest.raises(ModelError, match="findings-0"):
+        load_nets(tmp_path / "older")
+    nets = {}
+    for name, frozen in (("older", True), ("base", False)):
+        main(out=tmp_path / "new", base=tmp_path / name, frozen=frozen, minutes=0, slices=slices(), held_out=slices(4), real=[], halves_steps=0,
+             picture_net=PictureNet(), skulls=skulls(), skull_steps=1)
+        settings, nets[name] = load_model(tmp_path / "new")
+        assert settings["calibration"].keys() >= {"fracture", "fracture_said"} and settings["calibration"]["fracture"] != [1.0, 0.0, -2.5]
+        card = json.loads((tmp_path / "new" / "card.json").read_text())
+        assert card["steps"]["skull"] == 1 and card["figures"]["simulated, held-out heads"]["auc"]["skull_fracture"] is not None
+    kept = [name for name in tensors if name.startswith("skull.") and "weight" in name]
+    assert kept and any((nets["base"][name] != tensors[name]).any() for name in kept)
 
 
 def test_weights_are_stored_in_a_byte_each_and_those_stored_in_two_are_read_as_they_were(tmp_path):
     torch.manual_seed(1)
-    nets = FindingNet(EncoderConfig(width=4, fine=8)).eval(), PictureNet().eval()
+    nets = FindingNet(EncoderConfig(width=4, fine=8)).eval(), PictureNet().eval(), SkullNet().eval()
     settings = {"version": "findings-0", "encoder": vars(nets[0].encoder.config), "calibration": {}}
     half = {f"{part}.{name}": np.asarray(value.half().numpy() if value.is_floating_point() else value.numpy())
-            for part, net in zip(("net", "picture"), nets, strict=True) for name, value in net.state_dict().items()}
+            for part, net in zip(("net", "picture", "skull"), nets, strict=True) for name, value in net.state_dict().items()}
     save_model(tmp_path / "half", half, settings, {"name": "findings-0"})
     save_model(tmp_path / "byte", stored(*nets), settings, {"name": "findings-0"})
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "byte")]
     assert sizes[1] < 0.55 * sizes[0], sizes
-    for net, halved, byte in zip(nets, load_nets(tmp_path / "half")[:2], load_nets(tmp_path / "byte")[:2], strict=True):
+    for net, halved, byte in zip(nets, load_nets(tmp_path / "half")[:3], load_nets(tmp_path / "byte")[:3], strict=True):
         for one, two, three in zip(net.parameters(), halved.parameters(), byte.parameters(), strict=True):
             assert torch.equal(one.detach().half().float(), two.detach())
             step = one.detach().flatten(1).abs().amax(1) / 127 if one.ndim > 1 else torch.zeros(1)      # of a kernel of its own each
@@ -108,7 +139,7 @@ def test_a_net_is_calibrated_as_it_is_stored(tmp_path, monkeypatch):
 
     def calibrate(net, *rest):
         seen.update({name: value.clone() for name, value in net.state_dict().items()})
-        return {}, {}
+        return {}, {"auc": {}}
 
     monkeypatch.setattr("vision.findings.calibrate", calibrate)
     small_model(tmp_path / "base")
@@ -127,7 +158,7 @@ def test_a_base_of_another_shape_gives_its_picture_net_and_one_of_the_same_shape
     old, new = load_nets(tmp_path / "base"), load_nets(tmp_path / "new")
     assert same(old[1], new[1]) and new[0].encoder.config == wanted
     card = json.loads((tmp_path / "new" / "card.json").read_text())
-    assert card["steps"] == {"picture net": "as in findings-0", "outlines": 1, "midline": 0}
+    assert card["steps"] == {"picture net": "as in findings-0", "outlines": 1, "midline": 0, "skull": "as in findings-0"}
     assert card["trained_on"]["outlines net started from"] == ("findings-0" if wanted == config else "nothing")
     assert card["trained_on"]["picture net started from"].endswith("by way of findings-0")
     if wanted == config:                # one step from where it was; from nothing, weights are as far apart as they are large
