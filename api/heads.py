@@ -50,7 +50,7 @@ def findings_figures(name: str, card: dict[str, Any]) -> dict[str, Any]:
     if name == "ct_haemorrhage_outlines":
         if "outlines" in card.get("simulated", {}):
             return {"simulated": card["simulated"]["outlines"], "date": card.get("date", ""), "command": card.get("command", "")}
-        dice = {f"dice {kind}": [value] for kind, value in simulated.get("dice", {}).items() if kind != "fracture"}
+        dice = {f"dice {kind}": [value] for kind, value in simulated.get("dice", {}).items()}
         return {"simulated": {"head": {"dice": [float(np.mean([v[0] for v in dice.values()]))], **dice}}} if dice else {}
     found: dict[str, Any] = {}
     if folds:
