@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.dicom import UNEVEN_GAPS
 from data.errors import ModelError, StudyRefused
 from data.images import open_study
 from data.records import Study, Volume
@@ -146,6 +147,16 @@ def test_a_fracture_is_never_stated_never_denied_and_not_said_where_the_net_is_n
     changed = FindingModel(model.net, model.picture_net, model.skull_net, model.settings | {"calibration": model.calibration | changes})
     found, mask = fracture(changed, bleeding[0].study)
     assert (found.present, found.band, mask is not None) == (present, band, present)
+
+
+def test_where_slices_were_resampled_from_uneven_gaps_no_fracture_is_looked_for_and_the_draft_says_so(model, broken):
+    """A slice between two others shows the skull of both: of a real head whose gaps differ every line was taken for a fracture."""
+    made, _ = broken
+    uneven = replace(made.volume, notes=(f"{UNEVEN_GAPS} (1.1 to 7.0 mm) resampled to 4.00 mm",))
+    answer = model.find(replace(made.study, volumes=(uneven,)))
+    found = next(f for f in answer.findings if f.code == "skull_fracture")
+    assert (found.present, found.band) == (False, "omit") and "skull_fracture" in answer.not_assessed
+    assert "slices lie unevenly: no fracture looked for" in answer.notes
 
 
 def test_a_whole_skull_has_no_fracture(model):

@@ -5,7 +5,7 @@ import torch
 
 from vision import train_skull
 from vision.findings import FRACTURE_SHARE, FractureLines, area_under, calibrate_fracture, log_odds, probability
-from vision.skull_net import ANGLES, DEPTHS, TOP, SkullNet, columns_of, flatten_skull, fracture_logits, to_mask
+from vision.skull_net import ALIKE, ANGLES, DEPTHS, TOP, SkullNet, columns_of, flatten_skull, fracture_logits, other_side, to_mask
 from vision.train_skull import EMBEDDED, Skull, learn_skull, make_skull, make_skulls, strengths
 
 PIXEL_MM = 1.4375
@@ -42,8 +42,18 @@ def test_a_gap_in_the_bone_is_a_dark_line_where_it_lies_on_the_flat_skull(gap):
     assert seen[7, column] and not seen[0].any() and seen[7].sum() < 12
 
 
-def test_columns_go_back_to_the_bone_that_they_were_read_from():
-    pixels, crack = head(100.0)
+@pytest.mark.parametrize("column", [0, 1, 100, 255, 300])
+def test_the_other_side_of_a_place_lies_as_far_from_the_front(column):
+    place = torch.zeros(1, 1, 3, ANGLES)
+    place[0, 0, 1, column] = 1.0
+    seen = torch.nonzero(other_side(place)[0, 0, 1])[:, 0].numpy()
+    wanted = (np.arange(-(ALIKE[1] // 2), ALIKE[1] // 2 + 1) - column) % ANGLES
+    assert set(seen) == set(wanted)
+
+
+@pytest.mark.parametrize("turned", [0.0, 9.0])
+def test_columns_go_back_to_the_bone_that_they_were_read_from(turned):
+    pixels, crack = head(100.0, turned=turned)
     flat = flatten_skull(pixels, PIXEL_MM, PIXEL_MM)
     mask = to_mask(columns_of(crack, flat, PIXEL_MM, PIXEL_MM), flat, pixels.shape, PIXEL_MM, PIXEL_MM)
     assert (mask & crack).sum() > 0.9 * crack.sum() and mask.sum() < 6 * crack.sum()
