@@ -1,4 +1,5 @@
 """Train the nets that read head CT: simulated studies generated once, slices augmented as CT and as pictures; the skull has a net of its own."""
+import copy
 import json
 import math
 import time
@@ -33,12 +34,14 @@ from vision.transforms import FIELD_MM, PICTURE_HEAD, SIZE, WINDOWS, grid_for, t
 OUTLINES = TYPES                                # segment head
 SLICE_CODES = ("any", *TYPES)                   # classify head
 OUTPUTS = {"classify": len(SLICE_CODES), "segment": len(OUTLINES), "midline": 3}
-VERSION = "findings-7"
+VERSION = "findings-8"
 BATCH = 24                                      # simulated slices in a step
 ENDLESS = 10**6                                 # epochs, where the clock ends the training
 HALVED, HALVES_STEPS = 9600, 3000               # slices whose halves the midline's head learns from, and steps of HALVES_BATCH of them
 HALVES_BATCH = 16
 MIN_PIXELS = 12                                 # a slice counts as bleeding from this many pixels (25 mm2)
+EMBEDDED, EMBEDDED_HELD_OUT = 0.45, 0.15        # share of studies of the head that is embedded, taught and held out
+FOLLOWED = 0.998                                # of the mean of the weights that is kept at each step
 
 
 class FindingNet(nn.Module):
@@ -70,16 +73,19 @@ class Slices:
         self.start = np.concatenate([[0], np.cumsum(counts)])
         healthy = np.flatnonzero(self.present.max(1) == 0)
         found = [np.flatnonzero(self.present[:, k] > 0) for k in range(1, len(SLICE_CODES))]
-        self.pools = [healthy, *(pool if len(pool) else healthy for pool in found)]
+        pools = [healthy, *(pool if len(pool) else healthy for pool in found)]
+        # for healthy slices and each kind: the slices of each study that has some
+        self.pools = [np.split(pool, np.flatnonzero(np.diff(self.study[pool])) + 1) for pool in pools]
 
     def __len__(self) -> int:
         return len(self.hu)
 
 
-def make_slices(studies: int, seed: int, anatomy: Path | None, kept_heads: slice, report: Callable[..., None], workers: int = 1) -> Slices:
+def make_slices(studies: int, seed: int, anatomy: Path | None, kept_heads: slice, report: Callable[..., None], workers: int = 1,
+                embedded: float = EMBEDDED) -> Slices:
     """`studies` simulated by as many processes; which study is which follows from the seed alone."""
     heads = tuple(str(path) for path in list_anatomies(anatomy)[kept_heads]) if anatomy else ("",)
-    jobs, made = [(seed, i, heads) for i in range(studies)], []
+    jobs, made = [(seed, i, heads, embedded) for i in range(studies)], []
     for one in run_jobs(make_study, jobs, workers):
         made.append(one)
         report(len(made), studies, phase="simulate")
@@ -87,11 +93,11 @@ def make_slices(studies: int, seed: int, anatomy: Path | None, kept_heads: slice
     return Slices(np.concatenate(hu), np.concatenate(labels), np.array([len(h) for h in hu]), np.array(shifts), np.array(thick))
 
 
-def make_study(job: tuple[int, int, Sequence[str]]) -> tuple[NDArray[np.int16], NDArray[np.uint8], float, float]:
+def make_study(job: tuple[int, int, Sequence[str], float]) -> tuple[NDArray[np.int16], NDArray[np.uint8], float, float]:
     """(HU, labels, midline shift in mm, slice thickness in mm) of study i of a seed."""
-    seed, i, heads = job
+    seed, i, heads, embedded = job
     rng = np.random.default_rng([seed, i, 7])
-    source = "" if rng.uniform() < 0.15 else heads[rng.integers(len(heads))]
+    source = "" if rng.uniform() < embedded else heads[rng.integers(len(heads))]
     study = simulate_head_ct(seed * 100_000 + i, rows=SIZE, field_mm=FIELD_MM, slice_mm=float(rng.choice([3.0, 4.0, 5.0, 5.0])),
                              anatomy=source or None)
     label = study.halves << 4
@@ -195,9 +201,10 @@ def as_channels(hu: Tensor, picture: NDArray[np.bool_], rng: np.random.Generator
 
 
 def pick(data: Slices, batch: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Half of a batch bleeds, kinds alike; the rest is healthy slices, from the base to the vertex."""
+    """Half of a batch bleeds, kinds alike; the rest is healthy slices. Studies alike: a bleed of a few slices counts as much as a large one."""
     pools = [data.pools[rng.integers(1, len(data.pools)) if i % 2 else 0] for i in range(batch)]
-    return np.array([pool[rng.integers(len(pool))] for pool in pools])
+    slices = [pool[rng.integers(len(pool))] for pool in pools]
+    return np.array([one[rng.integers(len(one))] for one in slices])
 
 
 # ---------------------------------------------------------------- training
@@ -230,7 +237,7 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
         frozen: keep the picture net of `base` as it is, and the net of the skull where it has one.
         minutes: stop the second net by the clock; the learning rate falls to nothing by then. 0 leaves all of it as it is in `base`, whatever its
             shape, but for the head of the midline, which is taught anew at the end in any case.
-        batch: simulated slices in a step of the second net; half as many real ones are added.
+        batch: simulated slices in a step of the second net; a third as many real ones are added to every other step.
         workers: processes that simulate, and that draw the batches ahead of the second net.
         skulls: simulated skulls to learn from and held out, where a caller has them already.
     """
@@ -249,7 +256,8 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     count = len(list_anatomies(anatomy))
     cut = max(1, round(count * 0.8))
     slices = slices or make_slices(studies, seed + 1, anatomy, slice(0, cut), report, workers)
-    held_out = held_out or make_slices(max(12, studies // 4), seed + 90, anatomy, slice(cut if count > 1 else 0, None), report, workers)
+    held_out = held_out or make_slices(max(12, studies // 4), seed + 90, anatomy, slice(cut if count > 1 else 0, None), report, workers,
+                                       EMBEDDED_HELD_OUT)
     fold = folds([p.group for p in real], FOLDS)
     taught = RealSlices([p for p, k in zip(real, fold, strict=True) if k != HELD_OUT_FOLD]) if real else None
     begun = time.monotonic()
@@ -264,10 +272,11 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     net = FindingNet(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if older:
         net.load_state_dict(older.state_dict())
+    mean = copy.deepcopy(net)
     optimiser = torch.optim.AdamW(net.parameters(), 1e-9, weight_decay=0.02)
     checkpoint, clock, step, steps = out / "checkpoint.safetensors", time.monotonic(), 0, epochs * steps_an_epoch
     if resume and checkpoint.exists():
-        step = int(restore(checkpoint, {"net": net}, {"net": optimiser})[1]["step"])
+        step = int(restore(checkpoint, {"net": net, "mean": mean}, {"net": optimiser})[1]["step"])
     coming = draw_ahead(Draws(slices, taught, batch, seed), range(step, steps), workers)
     running = 0.0
     first_step, peak = step, 1e-3 if older else 2.5e-3
@@ -284,11 +293,13 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 2.0)
         optimiser.step()
+        follow(mean, net, step)
         running = 0.97 * running + 0.03 * float(loss.detach()) if step > first_step else float(loss.detach())
         step += 1
         if step % steps_an_epoch == 0:
-            keep(checkpoint, {"net": net}, {"net": optimiser}, {}, {"step": step})
+            keep(checkpoint, {"net": net, "mean": mean}, {"net": optimiser}, {}, {"step": step})
             report(step, steps, loss=running, minutes=(time.monotonic() - begun) / 60)
+    net.load_state_dict(mean.state_dict())
     learn_halves(net.eval(), slices, halves_steps, seed, device, report)
     skull_net = started[2] if frozen and started else None
     skull_kept = skull_net is not None
@@ -332,6 +343,14 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 260, 
     save_model(out, tensors, settings, card)
     checkpoint.unlink(missing_ok=True)
     return figures
+
+
+@torch.no_grad()
+def follow(mean: nn.Module, net: nn.Module, step: int) -> None:
+    """A running mean of the weights, which wander less than the last ones (Polyak 1992, SIAM J Control Optim 30:838)."""
+    kept = min(FOLLOWED, (step + 1) / (step + 20))
+    for old, new in zip(mean.state_dict().values(), net.state_dict().values(), strict=True):
+        old.copy_(torch.lerp(new, old, kept) if new.is_floating_point() else new)
 
 
 def learn_halves(net: FindingNet, slices: Slices, steps: int, seed: int, device: str, report: Callable[..., None]) -> None:
@@ -432,7 +451,7 @@ class Draws(Dataset[Batch]):
         images, outlines, halves = augment(self.slices, pick(self.slices, self.batch, rng), rng)
         sizes = outlines.sum((2, 3))
         present = torch.cat([(sizes >= MIN_PIXELS).any(1, keepdim=True), sizes >= MIN_PIXELS], 1).float()
-        return Batch(images, present, outlines, halves, draw_real(self.real, rng, self.batch // 2) if self.real is not None else None)
+        return Batch(images, present, outlines, halves, draw_real(self.real, rng, self.batch // 3) if self.real is not None and step % 2 == 0 else None)
 
 
 def draw_ahead(draws: Draws, steps: range, workers: int) -> Iterator[Batch]:

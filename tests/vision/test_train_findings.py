@@ -14,17 +14,20 @@ from vision.heads.midline import border_loss
 from vision.picture_net import PictureNet
 from vision.skull_net import ANGLES, DEPTHS, SkullNet
 from vision.train_findings import (
+    FOLLOWED,
     Draws,
     FindingNet,
     RealSlices,
     Slices,
     augment,
     draw_ahead,
+    follow,
     learn_halves,
     load_nets,
     main,
     make_slices,
     make_study,
+    pick,
     stored,
 )
 from vision.train_skull import Skull
@@ -46,7 +49,7 @@ def pictures() -> RealSlices:
 
 
 def tensors(batch):
-    return [*batch[:4], *batch.real]
+    return [*batch[:4], *(batch.real or ())]
 
 
 def test_a_steps_batch_is_the_same_whoever_draws_it_and_wherever_the_training_begins():
@@ -57,11 +60,33 @@ def test_a_steps_batch_is_the_same_whoever_draws_it_and_wherever_the_training_be
     later = next(draw_ahead(draws, range(2, 4), 1))
     assert all(torch.equal(a, b) for a, b in zip(tensors(alone[2]), tensors(later), strict=True))
     assert not torch.equal(alone[0].images, alone[1].images)
+    assert [batch.real is not None for batch in alone] == [True, False, True, False]
+
+
+def test_a_study_that_bleeds_in_one_slice_is_drawn_as_often_as_one_that_bleeds_in_ten():
+    labels = np.zeros((24, SIZE, SIZE), np.uint8)
+    labels[1:11, 20:30, 20:30] = labels[15, 20:30, 20:30] = 1
+    data = Slices(np.zeros((24, SIZE, SIZE), np.int16), labels, np.array([12, 12]), np.zeros(2), np.full(2, 5.0))
+    drawn = pick(data, 4000, np.random.default_rng(0))[1::2]
+    drawn = drawn[labels[drawn].any((1, 2))]                # of the kinds that nobody has, healthy slices stand in
+    assert (drawn == 15).mean() == pytest.approx(0.5, abs=0.06) and len(set(drawn)) == 11
+
+
+def test_the_mean_of_the_weights_follows_them_slowly():
+    net, mean = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        net.weight.fill_(1.0)
+        mean.weight.fill_(0.0)
+    follow(mean, net, step=10**6)
+    assert mean.weight.detach().numpy() == pytest.approx(np.full((2, 2), 1 - FOLLOWED), abs=1e-6)
+    for _ in range(3000):
+        follow(mean, net, step=10**6)
+    assert mean.weight.min() > 0.99
 
 
 def test_a_study_is_the_same_whichever_process_simulates_it():
     made = make_slices(2, 5, None, slice(0, 1), lambda *a, **k: None, workers=2)
-    hu, labels, shift_mm, slice_mm = make_study((5, 1, ("",)))
+    hu, labels, shift_mm, slice_mm = make_study((5, 1, ("",), 1.0))
     np.testing.assert_array_equal(made.hu[made.start[1]:], hu)
     np.testing.assert_array_equal(made.labels[made.start[1]:], labels)
     assert (made.shift_mm[1], made.slice_mm[1]) == (shift_mm, slice_mm) and made.counts[1] == len(hu)
