@@ -17,6 +17,7 @@ from data.simulate.scene import Ask, Scene
 from data.simulate.shapes import finding
 from data.simulate.signal import Layer, channel
 from data.simulate.tissue import LEUKOARAIOSIS
+from data.simulate.usual_sizes import grow_usual
 from data.simulate.white_matter import small_vessel
 
 Regional = Callable[[list[Floats]], Floats]
@@ -86,16 +87,15 @@ def ad_classes(ask: Ask) -> SimulatedCase:
     category = int(rng.integers(0, 4))
     mean, spread = list(STAGE.values())[category]
     stage = max(0.0, rng.normal(mean, spread))
-    tilt, reserve = rng.normal(0, 0.1), rng.normal(0, 0.12)
-    hippocampus = (max(0.0, 1.05 * stage + reserve + tilt), max(0.0, 1.05 * stage + reserve - tilt))
-    grow_old(patient, 1.7 * stage + rng.normal(0, 0.5), 0.2 * stage + rng.normal(0, 0.04), hippocampus, medial_temporal(0.75 * stage))
+    tilt, varied = rng.normal(0, 0.02), rng.normal(1, 0.15)
+    lost = (0.22 * stage * varied + tilt, 0.22 * stage * varied - tilt)
+    grow_usual(patient, float(np.exp(0.3 * stage)), lost, 0.2 * stage + rng.normal(0, 0.04), medial_temporal(0.75 * stage))
     fade = 1 - 0.05 * stage  # grey and white matter grow alike in the medial temporal lobe and beyond
     patient.tissues.t1[WHITE] /= fade
     aged = small_vessel(scene, np.random.default_rng(rng.integers(2**62)), int(rng.choice(4, p=[0.35, 0.35, 0.22, 0.08])))
     scene.settle()
     aged()
-    lost = float(np.mean(hippocampus))
-    grade = int(np.digitize(lost + 0.012 * (patient.age_years - 65), (0.35, 0.75, 1.15, 1.7)))
+    grade = int(np.digitize(float(np.mean(lost)) / 0.22 + 0.012 * (patient.age_years - 65), (0.35, 0.75, 1.15, 1.7)))
     found = (finding("hippocampal_atrophy", grade >= 2, **({"side": "bilateral"} if grade >= 2 else {})),)
     return with_volumes(patient, sex, category, found, mta_grade=grade, stage=round(stage, 2))
 
@@ -107,8 +107,8 @@ def schizophrenia_pattern(ask: Ask) -> SimulatedCase:
     category = int(rng.integers(0, 2))
     strength = max(0.0, rng.normal(1.0, 0.4)) * category
     own = max(0.0, rng.normal(0.12, 0.1))
-    hippocampus = tuple(max(0.0, rng.normal(0.15, 0.2) + 0.2 * strength) for _ in range(2))
-    grow_old(patient, 0.9 * strength + rng.normal(0, 0.9), 0.0, hippocampus, frontal_temporal(own + 0.3 * strength), filled=0.0)  # type: ignore[arg-type]
+    lost = (0.045 * strength + rng.normal(0, 0.02), 0.045 * strength + rng.normal(0, 0.02))
+    grow_usual(patient, float(np.exp(0.12 * strength)), lost, 0.0, frontal_temporal(own + 0.3 * strength), filled=0.0)
     scene.settle()
     return with_volumes(patient, sex, category)
 

@@ -73,6 +73,14 @@ def knots_over(values: Floats, at: list[Floats]) -> Floats:
     return np.ascontiguousarray(values, np.float32)
 
 
+def widening(ventricles_mm: float, near: Floats, depth: Floats, height: Floats) -> Floats:
+    """mm by which ventricles that widen push tissue, by its distance from them, its depth below the skull and its standard height (all mm)."""
+    upper = np.clip((height + 8) / 16, 0, 1)
+    # temporal horns are thin: they widen less, and what they push is taken up close by
+    pushed: Floats = np.float32(ventricles_mm) * (0.2 + 0.8 * upper) * np.exp(-np.maximum(near, 0) / (5 + 9 * upper)) * np.minimum(depth / 12, 1)
+    return pushed
+
+
 class Scene:
     """Grid, head and displacement of one case. Arrays over the points are (sub-slices, rows, columns) of the slab."""
 
@@ -265,10 +273,8 @@ class Scene:
         if ventricles_mm:
             near = self.at_coarse(self.head.ventricle)
             m = self.head.to_standard[2].astype(np.float32)
-            upper = np.clip((m[0] * self.point[0] + m[1] * self.point[1] + m[2] * self.point[2] + m[3] + 8) / 16, 0, 1)
-            # temporal horns are thin: they widen less, and what they push is taken up close by
-            amount = np.float32(ventricles_mm) * (0.2 + 0.8 * upper) * np.exp(-np.maximum(near, 0) / (5 + 9 * upper)) * np.minimum(self.depth / 12, 1)
-            amount *= 1 + 0.25 * self.noise(60)
+            height = m[0] * self.point[0] + m[1] * self.point[1] + m[2] * self.point[2] + m[3]
+            amount = widening(ventricles_mm, near, self.depth, height) * (1 + 0.25 * self.noise(60))
             for axis in range(3):
                 self.push[axis] += amount * self.at_coarse(self.head.outward[axis])
         self.erosion[CORTEX] = np.float32(sulci_mm) * np.clip(1 + 0.5 * self.noise(40), 0, 3) if sulci_mm > 0 else 0.0

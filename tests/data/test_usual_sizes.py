@@ -1,0 +1,82 @@
+"""People of the simulated population have sizes of a population, whichever head they are drawn from."""
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from data.simulate import usual_sizes
+from data.simulate.anatomy import HIPPOCAMPUS, SYNTHSEG, VENTRICLE, WHITE, read_head
+from data.simulate.case import STRUCTURES
+from data.simulate.recipes import simulate
+from data.simulator import LEFT
+
+HIPPOCAMPI, VENTRICLES = STRUCTURES.index("hippocampus"), STRUCTURES.index("ventricles")
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory):
+    """The embedded head as a label map, and the same with smaller hippocampi and wider ventricles."""
+    head = read_head("")
+    x, y, z = np.ogrid[tuple(slice(n) for n in head.tissue.shape)]
+    right = head.lateral([x.astype(np.float32), y.astype(np.float32), z.astype(np.float32)]) > 0
+    shrunken = head.tissue.copy()
+    own = head.tissue == HIPPOCAMPUS
+    shrunken[own & ~ndimage.binary_erosion(own)] = WHITE
+    shrunken[ndimage.binary_dilation(head.tissue == VENTRICLE, iterations=2) & (head.tissue == WHITE)] = VENTRICLE
+    found = []
+    for name, tissue in (("usual", head.tissue), ("shrunken", shrunken)):
+        labels = np.zeros(tissue.shape, np.int16)
+        for label, code in SYNTHSEG.items():
+            half = ~right if label in LEFT else right if any(SYNTHSEG[other] == code for other in LEFT) else np.ones_like(right)
+            labels[(tissue == code) & half & (labels == 0)] = label
+        path = tmp_path_factory.mktemp("heads") / f"{name}.npz"
+        np.savez_compressed(path, lab=labels)
+        found.append(str(path))
+    return found
+
+
+def shares(case):
+    """mL of (hippocampi, ventricles) in a skull of 1500 mL."""
+    counts = np.bincount(case.structures.ravel(), minlength=len(STRUCTURES)) * 1500 / (case.sides > 0).sum()
+    return counts[HIPPOCAMPI], counts[VENTRICLES]
+
+
+def people(head, recipe="ad_classes", seeds=range(16)):
+    cases = [simulate(recipe, seed, anatomy=head) for seed in seeds]
+    return np.array([shares(case) for case in cases]), np.array([case.category for case in cases])
+
+
+@pytest.fixture(scope="module")
+def populations(heads):
+    return [people(head) for head in heads]
+
+
+def test_the_heads_of_this_test_differ_themselves(heads):
+    (_, usual, _), (_, shrunken, _) = (usual_sizes.sizes_of(head) for head in heads)
+    assert sum(ml for _, ml in shrunken) < 0.7 * sum(ml for _, ml in usual)
+    at_rest = usual_sizes.PUSHES_MM.tolist().index(0.0)
+    assert usual_sizes.widths_of(heads[1])[at_rest] > 1.1 * usual_sizes.widths_of(heads[0])[at_rest]
+
+
+def test_people_of_two_heads_have_hippocampi_and_ventricles_of_one_population(populations):
+    (usual, _), (shrunken, _) = populations
+    assert np.median(shrunken / usual, 0) == pytest.approx([1, 1], abs=0.25)
+
+
+def test_healthy_elders_have_the_sizes_of_the_table(populations):
+    sizes, category = populations[0]
+    hippocampi, ventricles = np.median(sizes[category == 0], 0)
+    assert hippocampi == pytest.approx(usual_sizes.usual(usual_sizes.HIPPOCAMPI, 74), rel=0.15)
+    assert ventricles == pytest.approx(usual_sizes.usual(usual_sizes.VENTRICLES, 74), rel=0.35)
+
+
+def test_patients_with_alzheimers_disease_lost_a_fifth_or_more_of_their_hippocampi(populations):
+    for sizes, category in populations:
+        assert np.median(sizes[category == 3, 0]) < 0.85 * np.median(sizes[category == 0, 0])
+        assert np.median(sizes[category == 3, 1]) > np.median(sizes[category == 0, 1])
+
+
+def test_ventricles_widen_by_what_is_asked_for(heads):
+    widths = usual_sizes.widths_of(heads[0])
+    assert all(a <= b for a, b in pairwise(widths)) and widths[0] < 0.3 * widths[-1]
