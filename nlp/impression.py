@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from data.findings import FINDINGS
 from data.records import Finding
 from nlp.assertions import read_all
+from nlp.grammar import american
 from nlp.report_checks import kin, label, questions, words
 from nlp.report_pipe import codes
 from nlp.sentences import TOGETHER_MAX, group_findings, number, render, render_absent
@@ -15,6 +16,9 @@ LATER = 10**6           # minutes: after every finding that has a limit of time
 SAME_SHARE, SAME_MM, SAME_ML = 0.1, 2.0, 1.0        # a change within a tenth, or within what measuring twice differs by, is none
 QUESTIONS_MAX = 4
 KNOWN = re.compile(r"\b(?:known|previous|prior|old)\b[^.;,?]*$", re.I)      # told, not asked
+
+AMERICAN = re.compile(r"\b(?:hemorrhag|hematom|edema|ischemi|tumors?\b)", re.I)
+SIDE, CLAUSE_END = re.compile(r"\b(?:left|right|lt|rt|l|r)\b", re.I), re.compile(r"[,;:.?!\n]")
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,17 @@ def compose_impression(findings: Sequence[Finding], order_text: str = "") -> lis
     groups = group_findings(findings)
     asked = asked_codes(order_text)
     present = sorted((group[0] for group in groups if group[0].present), key=urgency)
-    rows = [Said(("Yes: " if kin_of(asked, f) and f.band != "hedge" else "") + lowered(compared(f), kin_of(asked, f) and f.band != "hedge"),
-                 (f.id,), f.probability) for f in present]
+    sides = asked_sides(order_text)
+    yes = [kin_of(asked, f) and f.band != "hedge" and on_the_side_asked(f, sides) for f in present]
+    rows = [Said(("Yes: " if agreed else "") + lowered(compared(f), agreed), (f.id,), f.probability) for f, agreed in zip(present, yes, strict=True)]
     rows += gone(findings)
     answers = [answer(code, findings) for code in asked if not any(code in kin(f.code) for f in present)]
     rows += dict.fromkeys(answers)
     absent = [f for group in groups for f in group if not f.present]
     if not present and not any(row.text.startswith("No ") for row in rows) and (absent or not rows):
         rows += nothing_found(absent)
-    return rows if len(rows) == 1 else [Said(f"{i}. {row.text}", row.findings, row.confidence) for i, row in enumerate(rows, 1)]
+    spelt = american if AMERICAN.search(order_text) and american(order_text) == order_text else str
+    return [Said((f"{i}. " if len(rows) > 1 else "") + spelt(row.text), row.findings, row.confidence) for i, row in enumerate(rows, 1)]
 
 
 def urgency(finding: Finding) -> tuple[int, bool, float]:
@@ -56,6 +62,18 @@ def kin_of(asked: Sequence[str], finding: Finding) -> bool:
 
 
 # ---------------------------------------------------------------- the order's question
+
+def asked_sides(order_text: str) -> list[tuple[str, str]]:
+    """(code, left or right) of what the order names on a side, known or asked; a weakness in the clause before has a side of its own."""
+    return [(a.code, a.side) for a in read_all(order_text).assertions if a.polarity != "absent" and a.side in ("left", "right")
+            and SIDE.search(CLAUSE_END.split(order_text[:a.end])[-1] + CLAUSE_END.split(order_text[a.end:])[0])]
+
+
+def on_the_side_asked(finding: Finding, sides: Sequence[tuple[str, str]]) -> bool:
+    """A finding on the other side than the one asked about answers no question with yes."""
+    named = {side for code, side in sides if code in kin(finding.code)}
+    return not named or finding.side not in ("left", "right") or finding.side in named
+
 
 def asked_codes(order_text: str) -> list[str]:
     """What the order names as a question, then what its words ask for without naming it; codes of data/findings.toml."""

@@ -1,6 +1,6 @@
 """The findings graph of a head CT: choose the series, run the network, measure, calibrate, decide what is stated."""
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -225,7 +225,8 @@ class FindingModel:
             add(code, True, p, "state" if p >= STATE["type"] and band == "state" else "hedge", side=side, volume_ml=volume_ml,
                 evidence=evidence(code, answers.logits[:, k + 1], mask))
         # how much there is of what is only possible is not known
-        self.add_shift_and_effect(add, measures, p_any, shown if band == "state" else [], picture, leftward, volume, group)
+        shown_at = {f.code: f.evidence for f in found}
+        self.add_shift_and_effect(add, measures, p_any, shown if band == "state" else [], picture, leftward, volume, group, shown_at)
         if lines is None:
             add("skull_fracture", False, 0.0, "omit")        # bone is not seen in a brain window, nor between slices
         else:
@@ -241,7 +242,7 @@ class FindingModel:
         return tuple(found), {name: mask for name, mask in masks.items() if mask.any()}
 
     def add_shift_and_effect(self, add: Callable[..., None], measures: Measures, p_any: float, shown: Sequence[int], picture: bool,
-                             leftward: bool, volume: Volume, group: int) -> None:
+                             leftward: bool, volume: Volume, group: int, shown_at: Mapping[str, tuple[ImageEvidence, ...]]) -> None:
         measured = abs(measures.shift_mm or 0.0)
         p = 0.0 if measures.shift_mm is None else probability(self.calibration["shift"], (measured, 0.0))
         said = measures.shift_mm is not None and self.calibration["shift_said"]
@@ -253,10 +254,14 @@ class FindingModel:
         side: Side = "left" if ((measures.shift_mm or 0) > 0) == leftward else "right"
         shift = round(measured * self.calibration["shift_slope"], 1)
         add("midline_shift", shifted, p, band, **({"side": side, "size_mm": shift, "evidence": seen} if shifted else {}))
-        bulk = sum(measures.size_ml[TYPES[k]] for k in shown if TYPES[k] in ("epidural", "subdural", "intraparenchymal"))
+        bulky = sorted((TYPES[k] for k in shown if TYPES[k] in ("epidural", "subdural", "intraparenchymal")), key=lambda name: measures.size_ml[name])
+        bulk = sum(measures.size_ml[name] for name in bulky)
         effect = 0.0 if picture else max(p_any / (1 + float(np.exp(-(bulk - 20) / 4))), p if shifted else 0.0)
         # Only blood and the midline are measured here, and it is not all that pushes: no mass effect is never said.
-        add("mass_effect", effect >= 0.5, effect, "omit" if effect < 0.5 else "hedge" if effect < 0.7 else "state")
+        # It is shown where it was read from: at the largest of the blood that pushes, or at the shift.
+        where = shown_at[f"{bulky[-1]}_haemorrhage"] if bulky else seen
+        add("mass_effect", effect >= 0.5, effect, "omit" if effect < 0.5 else "hedge" if effect < 0.7 else "state",
+            evidence=where if effect >= 0.5 else ())
 
 
 def not_assessed(findings: Sequence[Finding], modality: str) -> tuple[str, ...]:

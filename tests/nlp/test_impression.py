@@ -32,6 +32,25 @@ def test_the_orders_question_is_answered_yes_no_or_not_excluded_from_the_graph_a
     assert not any("Yes" in row for row in texts([finding(1, "subdural_haemorrhage", band="hedge")], "? SDH"))
 
 
+def test_a_finding_on_the_other_side_than_the_one_asked_about_is_no_yes():
+    bleed = finding(1, "epidural_haemorrhage", side="right", volume_ml=34.2)
+    for order in ("Left extradural haematoma?", "extradural on the left?", "Known LEFT extradural haematoma. EDH growing?"):
+        assert texts([bleed], order)[0] == "Right epidural haematoma, 34.2 mL."
+    for order in ("Right extradural haematoma?", "extradural?", "Left sided weakness, extradural?", "Left or right extradural haematoma?"):
+        assert texts([bleed], order)[0].startswith("Yes: right")
+    both = finding(1, "subdural_haemorrhage", side="bilateral")
+    assert texts([both], "left SDH?")[0].startswith("Yes: ")
+
+
+def test_the_impression_is_spelt_as_the_order_is():
+    bleed = finding(1, "subdural_haemorrhage", side="left")
+    assert texts([bleed], "intracranial hemorrhage?") == ["Yes: left subdural hematoma."]
+    assert texts([finding(1, "intracranial_haemorrhage", False)], "Hemorrhage?") == ["No intracranial hemorrhage."]
+    for order in ("haemorrhage?", "hemiparesis, bleed?", "hemorrhage? oedema?"):
+        assert texts([bleed], order)[0] .endswith("Yes: left subdural haematoma.")
+    assert texts([bleed]) == ["Left subdural haematoma."]
+
+
 def test_what_an_order_tells_as_known_is_not_its_question():
     assert asked_codes("known meningioma, ? hydrocephalus") == ["hydrocephalus"] and asked_codes("") == []
     assert asked_codes("no haemorrhage on the first CT") == []

@@ -319,3 +319,11 @@ def test_a_volume_whose_head_lies_turned_has_no_side_and_no_shift(model, bleedin
     assert found["intracranial_haemorrhage"].present and not any(f.side for f in answer.findings)
     assert found["midline_shift"].band == "omit" and not found["midline_shift"].present
     assert any("lies turned" in note for note in answer.notes)
+
+
+def test_mass_effect_is_shown_where_it_was_read_from(model):
+    found = model.find(next(study for study in (simulate_head_ct(s, "epidural", slice_mm=5.0, size=1.0) for s in range(200, 240))
+                            if study.shift_mm > 6).study)
+    by_code = {f.code: f for f in found.findings}
+    effect, bleed = by_code["mass_effect"], by_code["epidural_haemorrhage"]
+    assert effect.present and bleed.present and effect.evidence == bleed.evidence and effect.evidence[0].mask in found.masks
