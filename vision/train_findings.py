@@ -451,7 +451,7 @@ class Draws(Dataset[Batch]):
         images, outlines, halves = augment(self.slices, pick(self.slices, self.batch, rng), rng)
         sizes = outlines.sum((2, 3))
         present = torch.cat([(sizes >= MIN_PIXELS).any(1, keepdim=True), sizes >= MIN_PIXELS], 1).float()
-        real = draw_real(self.real, rng, self.batch // 3) if self.real is not None and step % 2 == 0 else None
+        real = draw_real(self.real, rng, max(1, self.batch // 3)) if self.real is not None and step % 2 == 0 else None
         return Batch(images, present, outlines, halves, real)
 
 

@@ -62,12 +62,21 @@ def grow_old(
     rng = np.random.default_rng([patient.scene.ask.seed, 5])
     age = patient.age_years
     ventricles = (age - 52) * 0.03 + rng.normal(0, 0.8) + extra_ventricles_mm
-    sulci = max(0.0, (age - 50) * 0.009 + rng.normal(0, 0.12) + extra_sulci_mm)
+    sulci = sulci_mm(age, extra_sulci_mm, rng)
     shared, left = max(0.0, (age - 60) * 0.009) + rng.normal(0, 0.12), rng.normal(0, 0.06)
     hippocampus = (max(0.0, shared + extra_hippocampus_mm[0]), max(0.0, shared + left + extra_hippocampus_mm[1]))
     if filled is None:
-        filled = max(0.0, (40 - age) / 60 + rng.normal(0, 0.08)) if extra_sulci_mm <= 0 else 0.0
+        filled = filled_sulci(age, extra_sulci_mm, rng)
     patient.scene.age(ventricles, sulci, hippocampus, filled, regional_mm)
+
+
+def sulci_mm(age_years: float, extra_mm: float, rng: np.random.Generator) -> float:
+    return max(0.0, (age_years - 50) * 0.009 + float(rng.normal(0, 0.12)) + extra_mm)
+
+
+def filled_sulci(age_years: float, extra_mm: float, rng: np.random.Generator) -> float:
+    """How far the sulci of the young are closed."""
+    return max(0.0, (40 - age_years) / 60 + float(rng.normal(0, 0.08))) if extra_mm <= 0 else 0.0
 
 
 def finish(

@@ -79,6 +79,7 @@ def with_volumes(patient: Patient, sex: str, category: int, findings: tuple[Find
 
 # how far along the disease a person of each class is, and the spread
 STAGE = {"normal": (0.0, 0.1), "mci_stable": (0.36, 0.16), "mci_converter": (0.72, 0.18), "alzheimer": (1.15, 0.22)}
+LOST = 0.22     # of the hippocampi where the stage is 1
 
 
 def ad_classes(ask: Ask) -> SimulatedCase:
@@ -88,14 +89,14 @@ def ad_classes(ask: Ask) -> SimulatedCase:
     mean, spread = list(STAGE.values())[category]
     stage = max(0.0, rng.normal(mean, spread))
     tilt, varied = rng.normal(0, 0.02), rng.normal(1, 0.15)
-    lost = (0.22 * stage * varied + tilt, 0.22 * stage * varied - tilt)
+    lost = (LOST * stage * varied + tilt, LOST * stage * varied - tilt)
     grow_usual(patient, float(np.exp(0.3 * stage)), lost, 0.2 * stage + rng.normal(0, 0.04), medial_temporal(0.75 * stage))
     fade = 1 - 0.05 * stage  # grey and white matter grow alike in the medial temporal lobe and beyond
     patient.tissues.t1[WHITE] /= fade
     aged = small_vessel(scene, np.random.default_rng(rng.integers(2**62)), int(rng.choice(4, p=[0.35, 0.35, 0.22, 0.08])))
     scene.settle()
     aged()
-    grade = int(np.digitize(float(np.mean(lost)) / 0.22 + 0.012 * (patient.age_years - 65), (0.35, 0.75, 1.15, 1.7)))
+    grade = int(np.digitize(float(np.mean(lost)) / LOST + 0.012 * (patient.age_years - 65), (0.35, 0.75, 1.15, 1.7)))
     found = (finding("hippocampal_atrophy", grade >= 2, **({"side": "bilateral"} if grade >= 2 else {})),)
     return with_volumes(patient, sex, category, found, mta_grade=grade, stage=round(stage, 2))
 

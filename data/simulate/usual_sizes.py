@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.simulate.anatomy import HIPPOCAMPUS, VENTRICLE, read_head
-from data.simulate.build import Patient
+from data.simulate.build import Patient, filled_sulci, sulci_mm
 from data.simulate.case import Floats
 from data.simulate.scene import widening
 
@@ -39,9 +39,9 @@ def grow_usual(patient: Patient, ventricles_ratio: float = 1.0, hippocampus_lost
         scene.shrink(centre, REACH_MM, 1 - min(max(grown, 0.75), 1.35))
     ventricles_ml = usual(VENTRICLES, age) * float(np.exp(rng.normal(0, VENTRICLES_SPREAD))) * ventricles_ratio * skull / SKULL_ML
     pushed = float(np.interp(ventricles_ml, widths_of(scene.source), PUSHES_MM))
-    sulci = max(0.0, (age - 50) * 0.009 + rng.normal(0, 0.12) + extra_sulci_mm)
+    sulci = sulci_mm(age, extra_sulci_mm, rng)
     if filled is None:
-        filled = max(0.0, (40 - age) / 60 + rng.normal(0, 0.08)) if extra_sulci_mm <= 0 else 0.0
+        filled = filled_sulci(age, extra_sulci_mm, rng)
     lost_mm = tuple(float(np.quantile(rim, min(max(lost, 0.0), 0.9))) if lost > 0 else 0.0 for lost in hippocampus_lost)
     scene.age(pushed, sulci, (lost_mm[0], lost_mm[1]), filled, regional_mm)
 
