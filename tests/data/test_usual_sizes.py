@@ -7,8 +7,10 @@ from scipy import ndimage
 
 from data.simulate import usual_sizes
 from data.simulate.anatomy import HIPPOCAMPUS, SYNTHSEG, VENTRICLE, WHITE, read_head
+from data.simulate.build import start
 from data.simulate.case import STRUCTURES
 from data.simulate.recipes import simulate
+from data.simulate.scene import Ask
 from data.simulator import LEFT
 
 HIPPOCAMPI, VENTRICLES = STRUCTURES.index("hippocampus"), STRUCTURES.index("ventricles")
@@ -77,6 +79,19 @@ def test_patients_with_alzheimers_disease_lost_a_fifth_or_more_of_their_hippocam
         assert np.median(sizes[category == 3, 1]) > np.median(sizes[category == 0, 1])
 
 
-def test_ventricles_widen_by_what_is_asked_for(heads):
+def ventricles_ml(head, age_years, ratio=1.0):
+    patient = start(Ask("ad_classes", 3, (64, 96, 96), (2.0, 2.0, 2.0), head, options={"age_years": age_years}), steady=True)
+    usual_sizes.grow_usual(patient, ratio)
+    patient.scene.settle()
+    return (patient.scene.structures() == VENTRICLES).sum() * 0.008
+
+
+def test_ventricles_are_as_large_as_the_age_and_the_disease_ask_for(heads):
+    for head in heads:
+        young, old, ill = ventricles_ml(head, 25), ventricles_ml(head, 85), ventricles_ml(head, 85, ratio=1.4)
+        assert 1.7 < old / young < 4.5 and 1.15 < ill / old < 1.65          # 3.1 times by the table, and 1.4
+
+
+def test_a_wider_push_makes_larger_ventricles(heads):
     widths = usual_sizes.widths_of(heads[0])
     assert all(a <= b for a, b in pairwise(widths)) and widths[0] < 0.3 * widths[-1]
