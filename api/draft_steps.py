@@ -13,6 +13,7 @@ from data.records import Sentence
 
 SECTIONS = ("exam", "indication", "technique", "comparison", "findings", "impression")
 SECTION_MAX = 20_000        # characters
+STOP, ITEM = re.compile(r"[.!?](?=\s)|\n"), re.compile(r"\d{1,2}[.)][ \t]+")
 EDITABLE = ("draft", "preliminary")
 SIGNED = ("final", "amended")
 # what ORU^R01 says of each status; table 0123: P preliminary, F final, C corrected
@@ -191,7 +192,8 @@ def split(text: str, section: str, old: list[dict[str, Any]]) -> list[dict[str, 
             found.append(same)
             at += len(same["text"])
             continue
-        stop = re.compile(r"[.!?](?=\s)|\n").search(text, at)
+        item = ITEM.match(text, at)     # "2." numbers what follows and is no sentence of its own
+        stop = STOP.search(text, item.end() if item else at)
         end = stop.end() if stop else len(text)
         found.append(asdict(Sentence(text[at:end].strip(), section, provenance="user")))
         at = end
