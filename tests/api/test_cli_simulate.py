@@ -26,6 +26,15 @@ def test_dicom_is_written_a_folder_a_channel(tmp_path):
     assert done.exit_code == 0 and len(list((tmp_path / "tumour_type_0001/MR").glob("*.dcm"))) == 1
 
 
+def test_the_truth_of_a_simulated_head_ct_says_where_each_finding_is_seen(tmp_path):
+    assert run("studies", "-n", 1, "--seed", 1, "--out", tmp_path).exit_code == 0
+    truth = json.loads((tmp_path / "study_0001/truth.json").read_text())
+    files = len(list((tmp_path / "study_0001").glob("*.dcm")))
+    present = [row for row in truth if row["present"]]
+    assert present and all(0 <= seen["slice"] < files and seen["instance_uid"] for row in present for seen in row["evidence"])
+    assert all(row["evidence"][0]["box"] and row["evidence"][0]["slices"] for row in present if row["code"].endswith("_haemorrhage"))
+
+
 @pytest.mark.parametrize(("words", "says"), [
     (("--recipe", "tumor"), "recipe is 'tumor'"),
     (("--recipe", "tumour_type", "--format", "mhd"), "format is 'mhd'"),
