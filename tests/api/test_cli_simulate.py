@@ -45,6 +45,20 @@ def test_what_cannot_be_simulated_is_a_coded_error(tmp_path, words, says):
     assert isinstance(done.exception, SimulatorError) and says in str(done.exception)
 
 
+@pytest.mark.parametrize(("words", "says"), [
+    (("--format", "nifti"), "--format is 'nifti'"), (("--format", "mhd"), "--format is 'mhd'"), (("--format", "DICOM"), "--format is 'DICOM'"),
+    (("--held-out",), "--held-out"), (("--anatomy", "heads"), "--anatomy"),
+])
+def test_what_head_ct_without_a_recipe_cannot_do_is_said_and_not_passed_over(tmp_path, words, says):
+    done = run("studies", *words, "-n", 1, "--out", tmp_path / "x")
+    assert done.exit_code == 2 and "[E109]" in done.output and says in done.output and "--recipe" in done.output and not (tmp_path / "x").exists()
+
+
+def test_head_ct_asked_for_as_dicom_is_written_so(tmp_path):
+    assert run("studies", "--format", "dicom", "-n", 1, "--out", tmp_path).exit_code == 0
+    assert list((tmp_path / "study_0001").glob("*.dcm"))
+
+
 @pytest.mark.parametrize("words", [("heads",), ("comparison", "--recipe", "t1_to_t2"), ("studies", "-n", 0)])
 def test_wrong_use_exits_with_two(tmp_path, words):
     assert run(*words, "--out", tmp_path / "x").exit_code == 2
