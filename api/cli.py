@@ -121,7 +121,10 @@ def draft(
 
     if sr and len(studies) != 1:
         wrong_use("--sr goes with one study")
-    request = orders_from(order)[0][0] if order else None
+    given = orders_from(order)[0] if order else []
+    if order and not given:
+        raise InputError(f"{order} holds no order; write one JSON object a line, {{\"order_text\": \"…\"}}, or give an HL7 v2 order message")
+    request = given[0] if given else None
     failed: list[str] = []
     lines = draft_lines(studies, request, device_name(device), sr, failed, decoder)
     if text:
