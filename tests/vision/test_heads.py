@@ -140,15 +140,18 @@ def blocks(shape=(48, 56, 52), at=(20, 20, 20), size=(6, 12, 10), inner=2):
 
 
 def test_what_is_read_of_tissues_is_the_same_wherever_the_head_lies_and_says_what_lies_around_what():
-    found = values_of(blocks(), (2.0, 2.0, 2.0))
+    def read(tissue):
+        return values_of(torch.from_numpy(np.ascontiguousarray(tissue)), (2.0, 2.0, 2.0)).numpy()
+
+    found = read(blocks())
     assert found.shape == (VALUES,) and np.exp(found[:6]) == pytest.approx([1 / 3, 1 / 6, 1 / 3, 0, 0, 1 / 6], abs=1e-4)
     assert np.exp(found[6:12])[[0, 1, 5]] == pytest.approx([0.5, 0.25, 0.25], abs=1e-4)                 # of the brain: without the fluid
-    np.testing.assert_allclose(values_of(blocks((60, 64, 70), (30, 20, 24)), (2.0, 2.0, 2.0)), found, atol=0.01)
-    np.testing.assert_allclose(values_of(blocks()[..., ::-1], (2.0, 2.0, 2.0)), found, atol=1e-4)         # left and right count alike
-    other = values_of(blocks(inner=3), (2.0, 2.0, 2.0))                                                 # ventricle instead of CSF around it
+    np.testing.assert_allclose(read(blocks((60, 64, 70), (30, 20, 24))), found, atol=0.01)
+    np.testing.assert_allclose(read(blocks()[..., ::-1]), found, atol=1e-4)         # left and right count alike
+    other = read(blocks(inner=3))                                                                      # ventricle instead of CSF around it
     near = found[12:48].reshape(6, 6), other[12:48].reshape(6, 6)
     assert near[0][5, 2] > near[0][5, 3] + 2 and near[1][5, 3] > near[1][5, 2] + 2
-    assert np.isfinite(values_of(np.zeros((6, 4, 8, 8), np.float32), (2.0, 2.0, 2.0))).all()
+    assert np.isfinite(read(np.zeros((6, 4, 8, 8), np.float32))).all()
 
 
 def test_classes_that_differ_in_one_value_alone_are_told_apart_and_what_never_differs_is_left_out():
