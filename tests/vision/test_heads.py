@@ -154,6 +154,9 @@ def test_what_is_read_of_tissues_is_the_same_wherever_the_head_lies_and_says_wha
     near = found[12:48].reshape(6, 6), other[12:48].reshape(6, 6)
     assert near[0][5, 2] > near[0][5, 3] + 2 and near[1][5, 3] > near[1][5, 2] + 2
     assert np.isfinite(read(np.zeros((6, 4, 8, 8), np.float32))).all()
+    alone = np.zeros((6, 30, 34, 38), np.float32)
+    alone[1] = 1
+    np.testing.assert_allclose(np.exp(read(alone)[12:].reshape(3, 6, 6)[:, 1, 1]), 1.001, atol=1e-3)     # nothing else around it, at the rim either
 
 
 def test_classes_that_differ_in_one_value_alone_are_told_apart_and_what_never_differs_is_left_out():
