@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from data.errors import SimulatorError
 from data.midline import SHIFT_FROM_MM
-from data.simulator import INSIDE, KINDS, TYPES, border_of, read_anatomy, simulate_head_ct, write_dicom
+from data.simulator import BONE, DIPLOE, INSIDE, KINDS, TYPES, border_of, nearest, read_anatomy, simulate_head_ct, write_dicom
 
 
 def fact(study, code):
@@ -144,3 +144,10 @@ def test_a_label_maps_own_border_is_the_midline_of_its_head(tmp_path):
     head = read_anatomy(str(tmp_path / "bent.npz"))
     middle = head.bend[35, 27] - (head.bend[12, 27] + head.bend[58, 27]) / 2
     assert middle == pytest.approx(2.0, abs=1.0)
+
+
+def test_what_is_seen_is_the_tissue_of_the_place_that_it_came_from():
+    made = simulate_head_ct(3, "none", rows=64, slice_mm=5.0)
+    there = nearest(read_anatomy("").tissue, list(made.origin.reshape(3, -1).astype(np.float32)), 1.0).reshape(made.volume.pixels.shape)
+    assert np.isin(there[made.volume.pixels > 900], (BONE, DIPLOE)).mean() > 0.9
+    assert INSIDE[there[(made.volume.pixels > 10) & (made.halves > 0)]].mean() > 0.9

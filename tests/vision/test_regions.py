@@ -2,7 +2,9 @@
 import numpy as np
 import pytest
 
-from data.atlas import CENTRE, skull_mm
+from data.atlas import CENTRE, REGIONS, skull_mm
+from data.records import Finding
+from vision.evaluate_findings import region_verdict
 from vision.regions import matrix_of, place, region_of
 
 SHAPE, SPACING = (36, 80, 80), np.array((5.0, 2.875, 2.875))        # slices of 5 mm on the grid of the halves
@@ -102,3 +104,11 @@ def test_blood_in_ventricles_and_an_empty_outline_have_no_region(placing):
     frontal = blob(true_place, (30, 45, 15), 14)
     assert region_of("intraventricular_haemorrhage", frontal, AFFINE, placing) == ""
     assert region_of("intraparenchymal_haemorrhage", np.zeros(SHAPE, np.uint8), AFFINE, placing) == ""
+
+
+@pytest.mark.parametrize(("said", "verdict"), [("", "none named"), ("frontal", "right"), ("frontal, parietal", "right"), ("parietal", "wrong"),
+                                               ("frontal, temporal", "wrong"), ("posterior fossa", "wrong")])
+def test_a_region_is_right_if_it_holds_most_of_the_blood_and_each_named_one_a_good_part(said, verdict):
+    shares = np.zeros(len(REGIONS))
+    shares[[REGIONS.index("frontal"), REGIONS.index("parietal")]] = 0.7, 0.3
+    assert region_verdict(Finding("f1", "subdural_haemorrhage", "", True, 0.9, region=said), shares) == verdict
