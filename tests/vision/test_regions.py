@@ -71,16 +71,22 @@ def test_a_head_that_is_seen_only_in_part_has_no_place(inside):
 
 
 def test_what_has_not_the_shape_of_a_head_has_no_place():
-    box = np.zeros(SHAPE, bool)
-    box[4:32, 10:70, 28:52] = True
-    box[4, :, :] = box[31, :, :] = False
-    assert place(box, AFFINE) is None
+    off = np.abs(patient_points() - (5, 15, 15))
+    assert place((off < (65, 80, 70)).all(1).reshape(SHAPE), AFFINE) is None                    # a box
+    assert place(((off / (95, 110, 95)).sum(1) < 1).reshape(SHAPE), AFFINE) is None             # two pyramids, of the size of a head
+
+
+def test_what_else_is_taken_for_the_inside_of_a_skull_moves_nothing(inside, placing):
+    mouth = inside.copy()
+    mouth[6:9, 70:79, 4:14] = True
+    np.testing.assert_allclose(place(mouth, AFFINE)(np.eye(3)), placing(np.eye(3)), atol=1e-6)
 
 
 @pytest.mark.parametrize(("code", "centre", "radius", "said"), [
     ("intraparenchymal_haemorrhage", (30, 45, 15), 14, "frontal"), ("intraparenchymal_haemorrhage", (-25, -65, -38), 14, "cerebellum"),
     ("intraparenchymal_haemorrhage", (50, -22, -14), 12, "temporal"), ("intraparenchymal_haemorrhage", (45, -15, 45), 32, "frontal, parietal"),
-    ("subdural_haemorrhage", (-60, 20, 30), 20, "frontal"), ("subdural_haemorrhage", (30, -75, -45), 14, "posterior fossa")])
+    ("subdural_haemorrhage", (-60, 20, 30), 20, "frontal"), ("subdural_haemorrhage", (40, 12, 12), 8, "frontal"),
+    ("subdural_haemorrhage", (30, -75, -45), 14, "posterior fossa")])
 def test_an_outline_is_given_the_region_that_holds_it_wherever_within_8_mm_it_lies(placing, code, centre, radius, said):
     assert region_of(code, blob(true_place, centre, radius), AFFINE, placing) == said
 
