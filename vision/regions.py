@@ -39,7 +39,7 @@ def region_of(code: str, mask: NDArray[np.uint8], affine: Floats, placing: Placi
         mask: (slices, rows, columns) of a volume; affine: its own, (column, row, slice) to LPS mm.
     """
     on_the_brain = code in ON_THE_BRAIN
-    at = np.argwhere(mask if on_the_brain else main_part(mask)) if code in PLACED else ()
+    at = points_of(mask, main_only=not on_the_brain) if code in PLACED else ()
     if not len(at):
         return ""
     at = at[np.linspace(0, len(at) - 1, min(OUTLINE_POINTS, len(at))).round().astype(int), ::-1]
@@ -58,14 +58,17 @@ def region_of(code: str, mask: NDArray[np.uint8], affine: Floats, placing: Placi
     return ", ".join("posterior fossa" if k == CEREBELLUM and on_the_brain else REGIONS[k] for k in sorted(named))
 
 
-def main_part(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """The largest part of an outline; nothing where it is not most of it."""
-    main = np.zeros(mask.shape, bool)
-    if not mask.any():
-        return main
-    box = ndimage.find_objects((mask > 0).astype(np.uint8))[0]
-    main[box] = largest_part(mask[box] > 0)
-    return main if main.sum() >= MAIN_LEAST * (mask > 0).sum() else np.zeros_like(main)
+def points_of(mask: NDArray[np.uint8], main_only: bool) -> NDArray[np.int64]:
+    """(n, 3) places of an outline; with `main_only` of its largest part, none where that is not most of it."""
+    used = np.flatnonzero(mask.any((1, 2)))
+    if not len(used):
+        return np.zeros((0, 3), np.int64)
+    part = mask[used[0]:used[-1] + 1] > 0       # thin slices are many
+    if not main_only:
+        return np.argwhere(part) + np.array((used[0], 0, 0))
+    box = ndimage.find_objects(part.astype(np.uint8))[0]
+    main = np.argwhere(largest_part(part[box])) + np.array((used[0], box[1].start, box[2].start))
+    return main if len(main) >= MAIN_LEAST * part.sum() else main[:0]
 
 
 def place(inside: NDArray[np.bool_], affine: Floats) -> Placing | None:
