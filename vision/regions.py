@@ -23,7 +23,7 @@ USUAL_TURN, USUAL_SIZE, USUAL_SHAPE, USUAL_MM, USUAL_WEIGHT = np.radians((12.0, 
 MOST_OFF_MM, MOST_TURNED, SIZES = 3.0, np.radians(45.0), (0.75, 1.3)        # beyond these the fit is not believed
 
 # A head is laid on the atlas to 5 mm on average: a region is named only if it is the outline's wherever within 6 mm that lies. The shares were
-# chosen on 340 simulated studies (docs/reports.md).
+# chosen on 408 simulated studies (docs/reports.md).
 SHIFTS_MM = 6.0 * np.array(((0, 0, 0), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)))
 ONE_MEAN, ONE_LEAST, OTHER_MOST = 0.4, 0.2, 0.3     # of an outline: in a region that is named alone, on average and anywhere; in any other
 EACH_LEAST, BOTH_LEAST = 0.2, 0.7       # in two that are named together, anywhere
