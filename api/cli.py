@@ -121,7 +121,10 @@ def draft(
 
     if sr and len(studies) != 1:
         wrong_use("--sr goes with one study")
-    request = orders_from(order)[0][0] if order else None
+    given = orders_from(order)[0] if order else []
+    if order and not given:
+        raise InputError(f"{order} holds no order; write one JSON object a line, {{\"order_text\": \"…\"}}, or give an HL7 v2 order message")
+    request = given[0] if given else None
     failed: list[str] = []
     lines = draft_lines(studies, request, device_name(device), sr, failed, decoder)
     if text:
@@ -231,9 +234,9 @@ def simulate(
     n: Annotated[int, typer.Option("-n", "--count", help="How many.")] = 10,
     seed: int = 1,
     recipe: Annotated[str, typer.Option(help="studies, comparison: a recipe of data/simulate/recipes.py; default: head CT as DICOM.")] = "",
-    anatomy: Annotated[Path | None, typer.Option(help="A label map or a folder of them; default: the embedded MNI152 head.")] = None,
-    held_out: Annotated[bool, typer.Option("--held-out", help="Heads, random numbers and scanner settings that training never sees.")] = False,
-    format: Annotated[str, typer.Option(help="studies with a recipe: nifti or dicom.")] = "nifti",
+    anatomy: Annotated[Path | None, typer.Option(help="With --recipe: a label map or a folder of them; default: the embedded MNI152 head.")] = None,
+    held_out: Annotated[bool, typer.Option("--held-out", help="With --recipe: heads, numbers and scanner settings training never sees.")] = False,
+    format: Annotated[str, typer.Option(help="studies: nifti (the default of a recipe) or dicom (head CT without a recipe is always this).")] = "",
     channel: Annotated[str, typer.Option(help="comparison: the channel to compare, such as FLAIR.")] = "",
     real: Annotated[Path | None, typer.Option(help="comparison: real pictures: folder or zip of PNG/JPEG, NIfTI, DICOM folder.")] = None,
     strip: Annotated[str, typer.Option(help="comparison: N:I when each real picture is N tiles side by side; the I-th is meant.")] = "1:1",
@@ -249,6 +252,10 @@ def simulate(
     elif what == "studies" and not recipe:
         from api.demo import simulated_study
 
+        if format not in ("", "dicom"):
+            wrong_use(f"--format is '{format}', expected dicom: head CT without --recipe is written as DICOM; for NIfTI add --recipe ct_haemorrhage")
+        if anatomy or held_out:
+            wrong_use("--anatomy and --held-out go with --recipe; for head CT add --recipe ct_haemorrhage")
         for i in progress(range(n), "studies"):
             simulated_study(seed + i, out / f"study_{seed + i:04d}")
     elif what == "studies":
@@ -257,7 +264,7 @@ def simulate(
 
         for i in progress(range(n), "studies"):
             case = simulate_case(recipe, seed + i, anatomy=anatomy, held_out=held_out)
-            write_case(case, out / f"{recipe}_{seed + i:04d}", format)
+            write_case(case, out / f"{recipe}_{seed + i:04d}", format or "nifti")
     elif what == "gallery":
         from data.simulate.compare import gallery
 

@@ -140,12 +140,12 @@ def case_order(seed: int, i: int, kind: str) -> dict[str, Any]:
 def simulated_study(seed: int, folder: Path, kind: str | None = None, **header: str) -> None:
     """One simulated head CT as DICOM in `folder`, its truth beside it as truth.json (not sent)."""
     from data.records import as_json
-    from data.simulator import simulate_head_ct, write_dicom
+    from data.simulator import findings_in_files, simulate_head_ct, write_dicom
 
     study = simulate_head_ct(seed, kind=kind)
     folder.mkdir(parents=True, exist_ok=True)
-    write_dicom(study, folder, **header)
-    (folder / "truth.json").write_text(json.dumps([as_json(finding) for finding in study.findings], indent=1))
+    findings = findings_in_files(study, write_dicom(study, folder, **header))
+    (folder / "truth.json").write_text(json.dumps([as_json(finding) for finding in findings], indent=1))
 
 
 def last_words(log: Path) -> str:

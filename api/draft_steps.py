@@ -13,6 +13,7 @@ from data.records import Sentence
 
 SECTIONS = ("exam", "indication", "technique", "comparison", "findings", "impression")
 SECTION_MAX = 20_000        # characters
+STOP, ITEM = re.compile(r"[.!?](?=\s)|\n"), re.compile(r"\d{1,2}[.)][ \t]+")
 EDITABLE = ("draft", "preliminary")
 SIGNED = ("final", "amended")
 # what ORU^R01 says of each status; table 0123: P preliminary, F final, C corrected
@@ -83,6 +84,7 @@ class DraftSteps:
         after = {**row, "record": record, "status": status, "version": version + 1, "updated": now()}
         if status in SIGNED:
             after |= {"signed_by": user, "signed": now()}
+        despite = status in SIGNED and self._asks_for_a_look(id, record["sections"])
         key, raw = f"report:{id}:{version + 1}", None
         if sent := action != "edit" and status in RESULT_STATUS:
             # a second final report on a study corrects the first, whichever draft it came from
@@ -96,6 +98,8 @@ class DraftSteps:
                              **{name: after[name] for name in ("record", "status", "version", "signed_by", "signed", "updated")}):
                 raise StateError("the draft was changed meanwhile; look at it again")
             tx.insert("draft_versions", draft_id=id, version=version + 1, status=status, record=record, user=user, time=now())
+            if despite:
+                tx.audit(user, f"{action}-despite-check", "draft", id)
             tx.audit(user, action, "draft", id)
             if status in SIGNED:
                 settle_study(tx, row["study_id"], id)
@@ -105,6 +109,10 @@ class DraftSteps:
                      study_id=study["id"], result_status=result)
                 tx.enqueue("results", f"results:{id}:{version + 1}", {"draft_id": id, "version": version + 1})
         return self.draft(id)
+
+    def _asks_for_a_look(self, id: str, sections: dict[str, str]) -> bool:
+        """Whether the check before signature has a remark marked `stop` on this text; it is kept in the audit, whichever way the signature came."""
+        return any(remark["severity"] == "stop" for remark in self.check_draft(id, sections))      # type: ignore[attr-defined]     # Desk has it
 
     def _report(self, key: str, after: dict[str, Any], result: str) -> bytes | Exception | None:
         study: dict[str, Any] = self.study(after["study_id"])      # type: ignore[attr-defined]     # Desk has it
@@ -191,7 +199,8 @@ def split(text: str, section: str, old: list[dict[str, Any]]) -> list[dict[str, 
             found.append(same)
             at += len(same["text"])
             continue
-        stop = re.compile(r"[.!?](?=\s)|\n").search(text, at)
+        item = ITEM.match(text, at)     # "2." numbers what follows and is no sentence of its own
+        stop = STOP.search(text, item.end() if item else at)
         end = stop.end() if stop else len(text)
         found.append(asdict(Sentence(text[at:end].strip(), section, provenance="user")))
         at = end

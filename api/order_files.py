@@ -18,8 +18,12 @@ def read_order_file(path: Path) -> tuple[list[Order], list[str]]:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a JSONL or .hl7 file") from None
     if raw.lstrip()[:3] in (b"MSH", b"FHS", b"BHS") or raw[:1] == b"\x0b":
         return orders_from_hl7(raw, path)
+    rows = list(read_rows(raw))
+    if rows and not any(row for _, row, _ in rows):
+        raise InputError(f"{path} is neither JSONL nor HL7 v2; write one JSON object a line, {{\"order_text\": \"the clinical question\"}}, "
+                         "or give an HL7 v2 message (ORM^O01, OMG^O19, OMI^O23), which begins with MSH")
     orders, errors = [], []
-    for number, row, error in read_rows(raw):
+    for number, row, error in rows:
         try:
             if error:
                 raise InputError(error)

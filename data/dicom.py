@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import UID_dictionary
 
-from data.dicom_limits import check_pixels, check_structure, panics_as_errors
+from data.dicom_limits import check_pixels, check_structure, ends_early, panics_as_errors
 from data.errors import ImageError, SeriesError
 from data.records import Patient, Study, Volume
 
@@ -86,10 +86,10 @@ def read_study(paths: Iterable[Path] | Path) -> Study:
         try:
             header = read_header(path, path.name)
         except ImageError as error:
-            skipped.append(f"{path.name}: {error}")
+            skipped.append(f"{path.name}: {cut_off(path) or error}")
             continue
         if reason := why_no_image(header):
-            skipped.append(f"{path.name}: {reason}")
+            skipped.append(f"{path.name}: {cut_off(path) or reason}")
             continue
         uid = str(header.SOPInstanceUID)
         if uid in seen:
@@ -163,6 +163,16 @@ def read_header(source: Path | bytes, name: str, keywords: tuple[str, ...] = ())
     except Exception as error:      # pydicom raises many kinds on hostile bytes; every one means the same to the caller
         raise ImageError(f"{name} is no readable DICOM file ({type(error).__name__}); send a DICOM Part 10 file") from error
     return header
+
+
+def cut_off(path: Path) -> str:
+    """What to say of a file that ends early, "" of a whole one: what its header lacks is then no fault of who made it."""
+    size = path.stat().st_size
+    if size:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if not ends_early(data):
+                return ""
+    return f"the file ends early, after {size} bytes, as one that was cut off on its way; copy or send it again from its source"
 
 
 def why_no_image(header: Dataset) -> str:
@@ -372,10 +382,11 @@ def stored_pixels(path: Path) -> NDArray[Any]:
         with panics_as_errors():
             array = dataset.pixel_array
     except ImageError as error:
-        raise ImageError(f"{path.name}: {error.args[0]}") from None
+        raise ImageError(f"{path.name}: {cut_off(path) or error.args[0]}") from None
     except Exception as error:      # decoders raise many kinds; the bytes are the sender's
-        raise ImageError(f"{path.name}: the pixels ({syntax}) cannot be decoded ({type(error).__name__}); "
-                         "send it uncompressed, or as RLE, JPEG-LS or JPEG 2000") from error
+        why = cut_off(path) or (f"the pixels ({syntax}) cannot be decoded ({type(error).__name__}); "
+                                "send it uncompressed, or as RLE, JPEG-LS or JPEG 2000")
+        raise ImageError(f"{path.name}: {why}") from error
     return array[None] if array.ndim == 2 else array
 
 

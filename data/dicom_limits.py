@@ -41,18 +41,33 @@ def check_structure(data: Bytes) -> None:
 
     Bytes that are no Part 10 file pass: reading them is refused at once. So does a file that ends early.
     """
+    if data[128:132] == b"DICM":
+        walked(data)
+
+
+def ends_early(data: Bytes) -> bool:
+    """Whether a Part 10 file stops within an element or before the end of a sequence, as one that was cut off on its way does."""
     if data[128:132] != b"DICM":
-        return
+        return False
+    try:
+        return after_meta(data)[0] > len(data) or walked(data).cut
+    except ImageError:
+        return False
+
+
+def walked(data: Bytes) -> "Walk":
+    """The pass over a Part 10 file; raises ImageError as check_structure does."""
     start, syntax = after_meta(data)
     if syntax == DeflatedExplicitVRLittleEndian:
-        check_dataset(inflated(data[start:]), explicit=True)
-    else:
-        check_dataset(data, start, syntax != ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian)
+        return check_dataset(inflated(data[start:]), explicit=True)
+    return check_dataset(data, start, syntax != ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian)
 
 
-def check_dataset(data: Bytes, start: int = 0, explicit: bool = False, little: bool = True) -> None:
+def check_dataset(data: Bytes, start: int = 0, explicit: bool = False, little: bool = True) -> "Walk":
     """The same for a data set without its file's head, as a DICOM message carries it."""
-    Walk(data, little).dataset(start, len(data), explicit, 0, False, False)
+    walk = Walk(data, little)
+    walk.dataset(start, len(data), explicit, 0, False, False)
+    return walk
 
 
 def after_meta(data: Bytes) -> tuple[int, str]:
@@ -87,6 +102,7 @@ class Walk:
     def __init__(self, data: Bytes, little: bool) -> None:
         order = "<" if little else ">"
         self.data, self.seen = data, 0
+        self.cut = False        # set where the data ends within an element
         self.head = struct.Struct(f"{order}HH2sH").unpack_from
         self.plain_head = struct.Struct(f"{order}HHL").unpack_from
         self.long = struct.Struct(f"{order}L").unpack_from
@@ -117,7 +133,7 @@ class Walk:
                 length = plain_head(data, at)[2]
             elif vr in LONG_LENGTH:
                 if at + 12 > end:
-                    return end
+                    return self.ended_early(end)
                 length, value = self.long(data, at + 8)[0], at + 12
             if group == 0xFFFE and delimited and element == ITEM_END:
                 return at + 8
@@ -127,11 +143,11 @@ class Walk:
             if value + length > end:
                 if strict:
                     raise ImageError("an attribute within a sequence is longer than its item; send the instance again")
-                return end                          # the file ends early; what reads it stops here too
+                return self.ended_early(end)        # what reads it stops here too
             if vr in (b"SQ", b"UN", b"") and length >= 8 and data[value:value + 4] == self.item_tag:
                 self.items(value, value + length, explicit, depth + 1, False, strict, False)
             at = value + length
-        return end
+        return self.ended_early(end) if at < end or delimited else end      # a part of an element's head, or an item without its end
 
     def items(self, at: int, end: int, explicit: bool, depth: int, delimited: bool, strict: bool, pixels: bool) -> int:
         """Walk the items of a sequence, or the fragments of encapsulated pixels."""
@@ -152,10 +168,15 @@ class Walk:
             if at + 8 + length > end:
                 if strict and not pixels:
                     raise ImageError("an item is longer than its sequence; send the instance again")
-                return end
+                return self.ended_early(end)
             if not pixels:
                 self.dataset(at + 8, at + 8 + length, explicit, depth, False, strict)
             at += 8 + length
+        return self.ended_early(end) if delimited else end
+
+    def ended_early(self, end: int) -> int:
+        """Of the whole data: where it is the end of a sequence alone, that has a wrong length."""
+        self.cut |= end == len(self.data)
         return end
 
 

@@ -6,7 +6,8 @@ right, front and top (the label maps' axes), patient coordinates of the DICOM af
 """
 import datetime
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from scipy import ndimage
 
 from data.errors import SimulatorError
 from data.midline import SHIFT_FROM_MM, midline_shift
-from data.records import Finding, Study, Volume
+from data.records import Finding, ImageEvidence, Study, Volume
 
 Floats = NDArray[np.float32]
 
@@ -812,3 +813,40 @@ def write_dicom(study: SimulatedStudy, folder: Path, *, patient_id: str = "", ac
         image.save_as(path, enforce_file_format=True)
         written.append(path)
     return written
+
+
+def findings_in_files(study: SimulatedStudy, files: Sequence[Path]) -> tuple[Finding, ...]:
+    """The truth with the place of each finding in the files that `write_dicom` wrote, as a draft's evidence has it.
+
+    Slices count from 0 in the files' order; a box is (row0, column0, row1, column1) of the slice that shows most, its ends exclusive.
+    A midline shift has the slice where it is largest and no box; mass effect is where the largest blood that pushes is, else where the shift is.
+    """
+    from pydicom import dcmread
+
+    headers = [dcmread(path, specific_tags=["SOPInstanceUID", "SeriesInstanceUID"], stop_before_pixels=True) for path in files]
+    series_uid = str(headers[0].SeriesInstanceUID)
+
+    def at(slice: int, **facts: Any) -> tuple[ImageEvidence, ...]:
+        return (ImageEvidence(series_uid, slice, str(headers[slice].SOPInstanceUID), **facts),)
+
+    def seen(mask: NDArray[Any]) -> tuple[ImageEvidence, ...]:
+        areas = mask.sum((1, 2))
+        most = int(areas.argmax())
+        rows, columns = ndimage.find_objects((mask[most] > 0).astype(np.uint8))[0]
+        used = np.flatnonzero(areas)
+        return at(most, box=(rows.start, columns.start, rows.stop, columns.stop), slices=(int(used[0]), int(used[-1])))
+
+    bleeding = {f"{name}_haemorrhage": study.masks[name] for name in TYPES if name in study.masks}
+    places = {code: seen(mask) for code, mask in bleeding.items()}
+    if bleeding:
+        places["intracranial_haemorrhage"] = seen(sum(bleeding.values(), np.zeros_like(study.volume.pixels, np.uint8)))
+    if "fracture" in study.masks:
+        places["skull_fracture"] = seen(study.masks["fracture"])
+    assert study.volume.spacing_mm is not None
+    measured = midline_shift(np.stack([study.halves == code for code in range(3)], 1).astype(np.float32), *study.volume.spacing_mm[:2])
+    if measured:
+        places["midline_shift"] = at(measured[1])
+    pushing = [code for code in ("epidural_haemorrhage", "subdural_haemorrhage", "intraparenchymal_haemorrhage") if code in bleeding]
+    largest = max(pushing, key=lambda code: int(bleeding[code].sum()), default="midline_shift")
+    places["mass_effect"] = places.get(largest, ())
+    return tuple(replace(finding, evidence=places.get(finding.code, ())) if finding.present else finding for finding in study.findings)

@@ -301,7 +301,7 @@ BARS: tuple[tuple[str, tuple[str, ...], float, bool], ...] = (
 
 
 def bars_of(figures: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a bar: measured (with its interval where there is one), bar, reached."""
+    """One row a bar: measured (with its interval where there is one), the bar and on which side of it is good, reached."""
     rows = []
     for name, path, bar, up in BARS:
         value: Any = figures
@@ -309,7 +309,8 @@ def bars_of(figures: dict[str, Any]) -> list[dict[str, Any]]:
             value = value.get(key) if isinstance(value, dict) else None
         mean = value[0] if isinstance(value, list) else value
         if mean is not None:
-            rows.append({"figure": name, "measured": value, "bar": bar, "reached": bool(mean >= bar if up else mean <= bar)})
+            rows.append({"figure": name, "measured": value, "direction": ">=" if up else "<=", "bar": bar,
+                         "reached": bool(mean >= bar if up else mean <= bar)})
     return rows
 
 
@@ -319,8 +320,8 @@ def card(figures: dict[str, Any]) -> str:
     lines = ["# Protocol suggestion", "",
              f"`{figures['command']}`: {f['orders']} authored orders of author(s) {', '.join(figures['authors'])}, each answered by models that "
              "never learnt from its author. No real patients; no radiologist has checked the labels.", "",
-             "| figure | measured | bar | |", "|---|---|---|---|"]
-    lines += [f"| {row['figure']} | {shown(row['measured'])} | {row['bar']} | {'reached' if row['reached'] else 'not reached'} |"
+             "| figure | measured | bar | reached? |", "|---|---|---|---|"]
+    lines += [f"| {row['figure']} | {shown(row['measured'])} | {row['direction']} {row['bar']} | {'reached' if row['reached'] else 'not reached'} |"
               for row in figures["bars"]]
     lines += ["", "| method | acceptable@1 | acceptable@3 |", "|---|---|---|", f"| Wetread | {shown(f['acceptable@1'])} | {f['acceptable@3'][0]} |"]
     lines += [f"| {name} | {shown(row['acceptable@1'])} | {row['acceptable@3']} |" for name, row in figures["floors"].items()]

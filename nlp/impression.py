@@ -37,7 +37,8 @@ def compose_impression(findings: Sequence[Finding], order_text: str = "") -> lis
     present = sorted((group[0] for group in groups if group[0].present), key=urgency)
     sides = asked_sides(order_text)
     yes = [kin_of(asked, f) and f.band != "hedge" and on_the_side_asked(f, sides) for f in present]
-    rows = [Said(("Yes: " if agreed else "") + lowered(compared(f), agreed), (f.id,), f.probability) for f, agreed in zip(present, yes, strict=True)]
+    rows = [Said(("Yes: " if agreed else "") + lowered(compared(f), agreed) + other_side(f, present, sides), (f.id,), f.probability)
+            for f, agreed in zip(present, yes, strict=True)]
     rows += gone(findings)
     answers = [answer(code, findings) for code in asked if not any(code in kin(f.code) for f in present)]
     rows += dict.fromkeys(answers)
@@ -73,6 +74,19 @@ def on_the_side_asked(finding: Finding, sides: Sequence[tuple[str, str]]) -> boo
     """A finding on the other side than the one asked about answers no question with yes."""
     named = {side for code, side in sides if code in kin(finding.code)}
     return not named or finding.side not in ("left", "right") or finding.side in named
+
+
+def other_side(finding: Finding, present: Sequence[Finding], sides: Sequence[tuple[str, str]]) -> str:
+    """A sentence behind a finding of which nothing lies on the side that the order names.
+
+    It denies nothing: the graph has a side for what is there, and none for what is not. It names no finding, so it reads back as none.
+    """
+    named = [(code, side) for code, side in sides if code in kin(finding.code)]
+    if on_the_side_asked(finding, sides) or any(code in kin(other.code) and on_the_side_asked(other, [(code, side)])
+                                                for code, side in named for other in present):
+        return ""
+    first, then = ("To", "to") if finding.code == "midline_shift" else ("On", "on")
+    return f" {first} the {finding.side}, not {then} the {named[0][1]} that the order names."
 
 
 def asked_codes(order_text: str) -> list[str]:

@@ -115,8 +115,7 @@ def critical(code: str) -> bool:
 
 def kin(code: str) -> set[str]:
     """The code, what it is a kind of, and its kinds: a subdural haematoma answers for a haemorrhage."""
-    parent = str(table().get(code, {}).get("parent", ""))
-    return {code, parent, *(other for other, row in table().items() if row.get("parent") == code)} - {""}
+    return {code, parent(code), *(other for other, row in table().items() if row.get("parent") == code)} - {""}
 
 
 def at(section: str, a: Assertion) -> tuple[str, int, int]:
@@ -220,19 +219,47 @@ def against_draft(sections: Mapping[str, str], said: list[Said], asked: Asked) -
     """Findings of the images that the text denies, leaves out, or adds."""
     if not any(sections.get(name, "").strip() for name in SAID):
         return
-    for finding in asked.findings:
-        if finding.band == "omit" or finding.code not in table():
-            continue
-        rows = [(name, a) for name, a in said if a.code in kin(finding.code)]
+    section, normal = reads_as_normal(sections, said)
+    denials: dict[tuple[str, int, Severity], Remark] = {}  # words that deny a kind and what it is a kind of get one remark, on the kind
+    for finding in sorted((f for f in asked.findings if f.band != "omit" and f.code in table()), key=lambda f: parent(f.code)):
+        rows = [(name, a) for name, a in said if a.code in kin(finding.code) and (there(a) or a.code != parent(finding.code) or reaches(a, finding))]
         own = [(name, a) for name, a in rows if a.code == finding.code]
-        if finding.present and own and not any(there(a) for _, a in own):
-            yield Remark(
-                "denied_against_draft", "warn", f"The draft found {label(finding.code)} on the images; the report says there is none.", *at(*own[0])
-            )
+        told = any(there(a) for _, a in rows)
+        denied = [(name, a) for name, a in rows if not there(a) and a.code in (finding.code, parent(finding.code))]
+        whole = [(name, a) for name, a in denied if reaches(a, finding)]
+        stated: Severity = "stop" if finding.band == "state" else "warn"  # to deny what is only possible is a reader's everyday work
+        if finding.present and whole and not told:
+            text = f"The draft found {label(finding.code)} on the images; the report says there is none."
+            denials[whole[0][0], whole[0][1].start, stated] = Remark("denied_against_draft", stated, text, *at(*whole[0]))
+        elif finding.present and own and not any(there(a) for _, a in own) and (whole or not told):  # of a part, or beside another kind
+            text = f"The draft found {label(finding.code)} on the images; the report denies it."
+            denials[own[0][0], own[0][1].start, "warn"] = Remark("denied_against_draft", "warn", text, *at(*own[0]))
+        elif finding.present and not rows and finding.critical and stated == "stop" and normal:
+            text = f"The draft found {label(finding.code)} on the images; the report reads as normal."
+            denials[section, normal.start(), stated] = Remark("normal_against_draft", stated, text, section, *normal.span())
         elif finding.present and not rows and finding.critical:
             yield Remark("dropped_from_draft", "warn", f"The draft found {label(finding.code)}; the report does not mention it.", "", 0, 0)
-        elif not finding.present and (stated := [(name, a) for name, a in own if a.polarity == "present"]):
-            yield Remark("stated_against_draft", "inform", f"The draft saw no {label(finding.code)}; the report states one.", *at(*stated[0]))
+        elif not finding.present and (own_stated := [(name, a) for name, a in own if a.polarity == "present"]):
+            yield Remark("stated_against_draft", "inform", f"The draft saw no {label(finding.code)}; the report states one.", *at(*own_stated[0]))
+    yield from denials.values()
+
+
+def parent(code: str) -> str:
+    return str(table().get(code, {}).get("parent", ""))
+
+
+def reaches(denial: Assertion, finding: Finding | Assertion) -> bool:
+    """Whether a denial is of the whole of a finding: not only of the other side, of a place, of what is new or of another age."""
+    on_its_side = denial.side in (None, "bilateral", finding.side) or finding.side == "bilateral"
+    of_its_age = denial.acuity in ("", finding.acuity) or {denial.acuity, finding.acuity} <= {"", "acute"}
+    return on_its_side and of_its_age and not denial.region and not denial.comparison
+
+
+def reads_as_normal(sections: Mapping[str, str], said: list[Said]) -> tuple[str, re.Match[str] | None]:
+    """The section and the words that call the study normal, where the report states nothing critical."""
+    if any(there(a) and critical(a.code) for _, a in said):
+        return "", None
+    return next(((name, match) for name in SAID if (match := NORMAL.search(sections.get(name, "")))), ("", None))
 
 
 def numbers(sections: Mapping[str, str], said: list[Said], asked: Asked) -> Iterable[Remark]:
@@ -317,9 +344,13 @@ def against_impression(sections: Mapping[str, str], said: list[Said]) -> Iterabl
         if a.polarity != "present":
             continue
         same = [b for b in last if b.code == a.code]
-        if same and not any(there(b) for b in same):
+        denied = same[:1] if same and not any(there(b) for b in same) else denied_by_its_wider_name(a, last)
+        if denied:
             yield Remark(
-                "denied_in_impression", "stop", f"The findings state {label(a.code)}, the impression says there is none.", *at("impression", same[0])
+                "denied_in_impression",
+                "stop",
+                f"The findings state {label(a.code)}, the impression says there is none.",
+                *at("impression", denied[0]),
             )
         elif critical(a.code) and not any(b.code in kin(a.code) and there(b) for b in last):
             if normal:
@@ -338,7 +369,7 @@ def against_impression(sections: Mapping[str, str], said: list[Said]) -> Iterabl
         if b.polarity != "present":
             continue
         same = [a for a in first if a.code == b.code]
-        if same and not any(there(a) for a in same):
+        if (same and not any(there(a) for a in same)) or denied_by_its_wider_name(b, first):
             yield Remark(
                 "denied_in_findings", "stop", f"The impression states {label(b.code)}, the findings say there is none.", *at("impression", b)
             )
@@ -367,6 +398,13 @@ def against_impression(sections: Mapping[str, str], said: list[Said]) -> Iterabl
                         f"The {name} say both that there is {label(clash.code)} and that there is no {label(a.code)}.",
                         *at(name, a),
                     )
+
+
+def denied_by_its_wider_name(stated: Assertion, rows: Sequence[Assertion]) -> list[Assertion]:
+    """The first denial of what a stated finding is a kind of, in a section that states nothing of that family."""
+    if any(there(row) and row.code in kin(stated.code) for row in rows):
+        return []
+    return [row for row in rows if not there(row) and row.code == parent(stated.code) and reaches(row, stated)][:1]
 
 
 def comparison(sections: Mapping[str, str], said: list[Said], asked: Asked) -> Iterable[Remark]:

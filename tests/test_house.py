@@ -53,6 +53,23 @@ def test_every_error_code_stands_in_the_reference():
     assert [c.__name__ for c in classes if f"| {c.code} | {c.__name__} |" not in reference] == []
 
 
+def test_every_key_of_a_findings_evidence_stands_in_the_page_on_reports():
+    from dataclasses import fields
+
+    from data.records import ImageEvidence
+
+    page = (ROOT / "docs/reports.md").read_text()
+    assert [field.name for field in fields(ImageEvidence) if f"`{field.name}`" not in page.partition("# Where a finding is seen")[2]] == []
+
+
+def test_what_a_draft_takes_in_time_stands_on_one_page_and_the_other_refers_to_it():
+    """Two pages with the same figure differ after the next run."""
+    source, other = ((ROOT / f"docs/{name}.md").read_text() for name in ("models", "reports"))
+    assert "tokens a CPU-second" in source and "s a draft" in source
+    assert not re.search(r"tokens a CPU-second|CPU seconds from files|fp32; int8", other)
+    assert other.count("](models.md#report-wording-datamodelsreport)") >= 2
+
+
 # what opens connections to elsewhere, and what says where to: the settings' own lists, or the person at the command line
 CALLERS = {"api/fhir/fetch.py": "fhir_servers", "api/cds/trust.py": "cds_clients", "api/demo.py": "our own server",
            "api/bench_day.py": "our own server", "api/bench_cds.py": "command line", "api/dicom/client.py": "command line",

@@ -1,12 +1,11 @@
 """One head on one patient: checked, brought to what the net was taught on, answered, brought back, measured in mL and mm."""
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.distance import pdist
@@ -18,14 +17,15 @@ from vision.heads import CLASSED, Head, head_named
 from vision.heads.channels import B_S_MM2, UNIT_NAMES, UNITS
 from vision.heads.clinical import check_values, with_shares
 from vision.heads.examples import Example, make_example
-from vision.heads.explain import left_out, occlusion
+from vision.heads.explain import FEW_BOXES, left_out, occlusion
 from vision.heads.infer import resample, uncertainty
-from vision.heads.tasks import LIKELY, TASKS, Spots, class_of, detected_mask, masks_of, outline_finish, values_in
+from vision.heads.tasks import LIKELY, TASKS, Spots, as_tissues, class_of, detected_mask, masks_of, outline_finish, tissues_in, values_in
+from vision.heads.tissue_class import values_of
 from vision.train_head import load_head
 
 Floats = NDArray[np.float32]
 COARSER_MAX = 4.0           # times the slice thickness taught: more is refused
-TISSUES_COARSER_MAX = 1.5   # the same where tissues tell a class: of one simulated head it changed with slices four times as thick
+WHOLE_COARSER_MAX = 1.5     # the same of a volume that is read whole: a class told by tissues changed with slices four times as thick
 WHOLE_MM = 100.0            # less of a head along any axis is no whole head
 UNLIKE_MAX = 0.05           # 14 simulated heads of held-out anatomy have at most 0.01, their upper and lower halves 0.13 and more, noise 0.93
 APART = 0.5                 # of the smallest side of a voxel: series further apart are not on one grid
@@ -96,8 +96,10 @@ class HeadModel:
         case = SimpleNamespace(channels={n: p if len(p) > 1 else p[0] for n, p in moved.items()}, masks={}, structures=None, category=None,
                                spacing_mm=spacing, truth=dict(numbers or {}))
         example = self.example(case)
-        answer = self.from_tissues(example) if head.task == "tissues" else TASKS[head.task].predict(head, self.net, example, self.device)
-        if head.task in ("category", "tissues", "picture"):
+        if head.task == "tissues":
+            return self.from_tissues(example, first, shape, notes, explain)
+        answer = TASKS[head.task].predict(head, self.net, example, self.device)
+        if head.task in ("category", "picture"):
             heat = self.heat(example, shape, notes) if explain else {}
             return HeadAnswer(measures=classes(head, answer), notes=notes, heat=heat)
         if head.task == "series":
@@ -105,19 +107,26 @@ class HeadModel:
         spread = self.spread(example, shape, draws)
         if head.task == "image":
             return self.images(answer, example, channels, spread, notes)
-        return self.outlines(answer, first, shape, spread, notes)
+        return replace(outlined(head, answer, first, shape), uncertainty=spread, notes=notes)
 
-    def from_tissues(self, example: Example) -> Floats:
-        """Of a part of a head, or of no head, a regression would give a sure class: what is unlike all that it was taught is refused."""
+    def from_tissues(self, example: Example, first: Volume, shape: Grid, notes: list[str], explain: bool) -> HeadAnswer:
+        """The class, and the outlines of the tissues that tell it.
+
+        Of a part of a head, or of no head, a regression would give a sure class: what is unlike all that it was taught is refused.
+        """
         span = [n * s for n, s in zip(example["inputs"].shape[1:], example.facts["spacing_mm"], strict=True)]
         if min(span) < WHOLE_MM:
             raise InputError(f"{self.head.inputs[0]} covers {' x '.join(f'{v:.0f}' for v in span)} mm, expected a whole head, "
                              f"{WHOLE_MM:.0f} mm or more along each axis; send the whole volume")
-        values = values_in(self.head, self.net, example, self.device)
-        if (unlike := self.net.unlike(torch.from_numpy(values).to(self.device))) > UNLIKE_MAX:
+        tissue = tissues_in(self.net, example, self.device)
+        values = values_of(tissue, example.facts["spacing_mm"])
+        if (unlike := self.net.unlike(values)) > UNLIKE_MAX:
             raise InputError(f"the tissues found in {self.head.inputs[0]} are unlike those of a whole head ({unlike:.0%} of their measures are "
                              "far from usual); send a T1 of the whole brain")
-        return class_of(self.net, values, self.device)
+        told = classes(self.head, class_of(self.net, values))
+        heat = self.heat(example, shape, notes) if explain else {}
+        found = outlined(as_tissues(self.head), tissue.cpu().numpy(), first, shape)
+        return replace(found, measures=[*told, *found.measures], notes=notes, heat=heat)
 
     def example(self, case: Any) -> Example:
         """As in training, without the truth."""
@@ -130,11 +139,11 @@ class HeadModel:
         return make_example(head, case, "")
 
     def grid(self, volume: Volume) -> Grid:
-        """Outlines are read at the spacing taught, thinner slices averaged to about that, tissues just so; images keep their own grid."""
+        """Outlines are read at the spacing taught, thinner slices averaged to about that, whole volumes just so; images keep their own grid."""
         shape, taught = grid_of(volume), self.config.get("spacing_mm")
         if self.head.task in ("image", "series") or volume.spacing_mm is None or not taught:
             return shape
-        if self.head.task == "tissues":
+        if reads_whole(self.head):
             slices, rows, columns = (max(1, round(n * own / t)) for n, own, t in zip(shape, volume.spacing_mm, taught, strict=True))
             return slices, rows, columns
         thick, row, column = volume.spacing_mm
@@ -144,7 +153,11 @@ class HeadModel:
         return slices, rows, columns
 
     def heat(self, example: Example, shape: Grid, notes: list[str]) -> dict[str, Floats]:
-        likeliest, fall = occlusion(lambda e: TASKS[self.head.task].predict(self.head, self.net, e, self.device), example)
+        if self.head.task == "tissues":                     # a net of three dimensions reads all slices, here without their mirror images
+            likeliest, fall = occlusion(lambda e: class_of(self.net, values_in(self.net, e, self.device, flips=False)), example,
+                                        example["inputs"].shape[1], FEW_BOXES)
+        else:
+            likeliest, fall = occlusion(lambda e: TASKS[self.head.task].predict(self.head, self.net, e, self.device), example)
         name, most = self.head.outputs[likeliest], float(fall.max())
         notes.append(f"the probability of {name} falls by at most {most:.2f} where a part of the image is hidden"
                      + ("; no one place decides" if most < DECIDES else ""))
@@ -157,17 +170,6 @@ class HeadModel:
         _, deviation = uncertainty(self.net, example["inputs"], self.net.config.stride, self.device, finish, draws)
         back = resample(deviation, shape)
         return {name: back[k] * np.float32(unit_of(self.head, name, example)) for k, name in enumerate(self.head.outputs)}
-
-    def outlines(self, answer: Any, first: Volume, shape: Grid, spread: dict[str, Floats], notes: list[str]) -> HeadAnswer:
-        head, spots = self.head, answer if isinstance(answer, Spots) else None
-        back = resample(spots.probability[None] if spots is not None else answer, shape)
-        found = masks_of(head, back) if spots is None else resample(detected_mask(spots)[None].astype(np.float32), shape) > LIKELY
-        masks = {name: found[k].astype(np.uint8) for k, name in enumerate(head.outputs)}
-        sure = spots.chance if spots is not None else None
-        measures = [measure(name, mask, first.spacing_mm, float(sure.max()) if sure is not None and len(sure) else None) for name,
-                    mask in masks.items()]
-        return HeadAnswer(masks, uncertainty=spread, measures=measures, notes=notes, probability=dict(zip(head.outputs, back, strict=True)),
-                          chances=tuple(sorted((float(c) for c in sure), reverse=True)) if sure is not None else ())
 
     def images(self, answer: Floats, example: Example, channels: Mapping[str, Volume], spread: dict[str, Floats], notes: list[str]) -> HeadAnswer:
         """An answer that is a change of an input is added to it as it came, so that what was clipped for the net (bone, say) is kept."""
@@ -219,6 +221,29 @@ class HeadModel:
         return HeadAnswer(images=dict(zip(names, made, strict=True)), measures=[{"output": name, "unit": "as the raw data"} for name in names])
 
 
+def reads_whole(head: Head) -> bool:
+    return head.task == "tissues" or head.dimensions == 3
+
+
+def covers_whole(volume: Volume, config: Mapping[str, Any]) -> bool:
+    """Whether a volume shows a whole head in slices as thin as a net that reads it whole was taught."""
+    if volume.spacing_mm is None or volume.spacing_mm[0] > WHOLE_COARSER_MAX * config["spacing_mm"][0]:
+        return False
+    return min(n * mm for n, mm in zip(volume.pixels.shape, volume.spacing_mm, strict=True)) >= WHOLE_MM
+
+
+def outlined(head: Head, answer: Floats | Spots, first: Volume, shape: Grid) -> HeadAnswer:
+    """Probabilities of outlines, or candidates, brought to the grid of the input and measured there."""
+    spots = answer if isinstance(answer, Spots) else None
+    back = resample(answer.probability[None] if isinstance(answer, Spots) else answer, shape)
+    found = masks_of(head, back) if spots is None else resample(detected_mask(spots)[None].astype(np.float32), shape) > LIKELY
+    masks = {name: found[k].astype(np.uint8) for k, name in enumerate(head.outputs)}
+    sure = spots.chance if spots is not None else None
+    measures = [measure(name, mask, first.spacing_mm, float(sure.max()) if sure is not None and len(sure) else None) for name, mask in masks.items()]
+    return HeadAnswer(masks, measures=measures, probability=dict(zip(head.outputs, back, strict=True)),
+                      chances=tuple(sorted((float(c) for c in sure), reverse=True)) if sure is not None else ())
+
+
 def unit_of(head: Head, name: str, example: Example) -> float:
     """What a value of 1 stands for; images in arbitrary units come out in those of the first input."""
     if head.task != "image":
@@ -261,7 +286,7 @@ def check(head: Head, channels: Mapping[str, Volume], config: Mapping[str, Any])
         if volume.orientation == "oblique":
             notes.append(f"{name} is oblique: read in its own planes, its geometry kept")
         taught = config.get("spacing_mm")
-        coarsest = (TISSUES_COARSER_MAX if head.task == "tissues" else COARSER_MAX) * taught[0] if taught else 0.0
+        coarsest = (WHOLE_COARSER_MAX if reads_whole(head) else COARSER_MAX) * taught[0] if taught else 0.0
         if taught and volume.spacing_mm and volume.spacing_mm[0] > coarsest:
             raise InputError(f"{name} has slices of {volume.spacing_mm[0]:.1f} mm, expected at most {coarsest:.0f}; "
                              "send thinner slices")

@@ -13,7 +13,7 @@ from data.errors import InputError, ModelError, StudyRefused
 from data.findings import FINDINGS
 from data.model_files import MODELS
 from data.records import Band, Finding, Side, Study, Volume
-from vision.apply_head import HeadAnswer, HeadModel
+from vision.apply_head import HeadAnswer, HeadModel, covers_whole, reads_whole
 from vision.findings import Findings, not_assessed
 from vision.heads import HEADS
 from vision.mr_measure import Frame, evans_index, evidence_of, frame_of, largest_part, likeness, longest_mm, without_specks
@@ -49,9 +49,12 @@ SCREENS = (
     Screen("flair_lesion", "flair_lesions", lambda m: m["lesion"] > 0, "lesion", 0.3),
     Screen("white_matter_disease", "white_matter_lesions", lambda m: m["lesion"] > 0, "lesion", 0.05),
     Screen("hydrocephalus", "structures", lambda m: m["ventricles"] > 0, "ventricles", 0.5),
+    Screen("hippocampal_atrophy", "t1_structures", lambda m: m["hippocampus"] > 0, "hippocampus", 0.2),
 )
 EVANS = 0.3                 # Evans index from which horns are wide (Evans 1942, Arch Neurol Psychiatry 47:931)
-UNDENIED = ("hydrocephalus",)   # rightly denied in simulated heads, and tried on four averages of real heads, on no patient
+# rightly denied in simulated heads, and tried on averages of real heads, on no patient
+UNDENIED = ("hydrocephalus", "hippocampal_atrophy")
+INSIDE_ML = (900.0, 2200.0)     # brain and fluid of a whole head: where less or more is found, nothing follows from the hippocampi's share of it
 VENTRICLES_LEAST_ML = 3.0   # below it they were not found, and nothing follows from their size
 CONTRAST, THICK_MM = "T1", (3.0, 5.5)      # what the screens of `structures` were calibrated on: their shares shift with the slices' thickness
 FLAIR_READERS = ("flair_lesion", "white_matter_disease")       # each is told how much the other one sees
@@ -133,6 +136,8 @@ class MrFindingModel:
             inputs = (CONTRAST,) if any_contrast else model.head.inputs
             if not set(inputs) <= set(chosen) or (any_contrast and not as_calibrated(volumes[chosen[CONTRAST]])):
                 continue
+            if reads_whole(model.head) and not covers_whole(volumes[chosen[inputs[0]]], model.config):
+                continue
             placed = together({role: volumes[chosen[role]] for role in inputs})
             if placed is None:
                 unread.append(f"{', '.join(inputs)} do not lie in one frame of reference, so they were not read together")
@@ -148,12 +153,16 @@ class MrFindingModel:
             if any_contrast and (ventricles_ml := fluid_ml(answer, channels)) < VENTRICLES_LEAST_ML:
                 unread.append(f"ventricles of {ventricles_ml:.1f} mL were found, fewer than any head has: hydrocephalus was not looked for")
                 continue
+            if reads_whole(model.head) and not INSIDE_ML[0] < (inside_ml := tissue_ml(answer, channels)) < INSIDE_ML[1]:
+                unread.append(f"{inside_ml:.0f} mL of brain and fluid were found, expected {INSIDE_ML[0]:.0f} to {INSIDE_ML[1]:.0f} of a whole head: "
+                              "hippocampal atrophy was not looked for")
+                continue
             notes += more if any_contrast else [*more, *answer.notes]       # calibrated on the slices that it remarks on
             answers[name] = at, answer, channels
         notes += unread
         if not answers:
             alone = (f"the study has {', '.join(sorted(chosen))}, and no head reads these alone; expected FLAIR, DWI with ADC, SWI, "
-                     "T1 of 3 to 5.5 mm, or T1, T2, FLAIR and T1 with contrast")
+                     "T1 of 3 to 5.5 mm, T1 of the whole head in slices of at most 3 mm, or T1, T2, FLAIR and T1 with contrast")
             raise StudyRefused("sequences", unread[-1] if unread else alone)
         for at, frame in frames.items():
             check_head(volumes[at], frame, self.calibration.get("likeness", {}))
@@ -208,6 +217,8 @@ def look(screen: Screen, at: int, answer: HeadAnswer, channels: Mapping[str, Vol
         evidence.append(relative_adc(channels["ADC"].pixels, mask, frame))
     if screen.code == "hydrocephalus":
         evidence = [evans_index(answer.masks, first.spacing_mm[0]), *shares_of_brain(mask, answer.masks)]
+    if screen.code == "hippocampal_atrophy":
+        evidence = [float(np.log((mask.sum() + 1.0) / sum(float(part.sum()) for part in answer.masks.values())))]
     if screen.counted:
         evidence.append(log_odds(answer.chances[1]) if len(answer.chances) > 1 else -6.0)
     return Seen(screen.code, at, mask, tuple(round(v, 5) for v in evidence), ml, largest, longest_mm(mask, first.spacing_mm), count, frame.side(mask))
@@ -245,6 +256,11 @@ def as_calibrated(volume: Volume) -> bool:
 def fluid_ml(answer: HeadAnswer, channels: Mapping[str, Volume]) -> float:
     first = next(iter(channels.values()))
     return float(answer.masks["ventricles"].sum()) * float(np.prod(first.spacing_mm or (0.0,))) / 1000
+
+
+def tissue_ml(answer: HeadAnswer, channels: Mapping[str, Volume]) -> float:
+    first = next(iter(channels.values()))
+    return sum(float(mask.sum()) for mask in answer.masks.values()) * float(np.prod(first.spacing_mm or (0.0,))) / 1000
 
 
 def shares_of_brain(mask: Mask, structures: Mapping[str, NDArray[np.uint8]]) -> list[float]:

@@ -31,22 +31,25 @@ BARS: tuple[tuple[str, tuple[str, ...], float, bool], ...] = (
 
 
 def bars_of(figures: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a bar: figure, measured, bar, reached; what this run did not measure is None."""
+    """One row a bar: figure, measured, the bar and on which side of it is good, reached; what this run did not measure is None."""
     rows = []
+
+    def add(name: str, value: float | None, bar: float, up: bool) -> None:
+        reached = None if value is None else bool(value >= bar if up else value <= bar)
+        rows.append({"figure": name, "measured": value, "direction": ">=" if up else "<=", "bar": bar, "reached": reached})
+
     for name, path, bar, up in BARS:
         value: Any = figures
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
-        rows.append({"figure": name, "measured": value, "bar": bar, "reached": None if value is None else bool(value >= bar if up else value <= bar)})
+        add(name, value, bar, up)
     gap, prevalence = figures["shuffled images"]["F1"], share_there(figures)
     if gap is not None:
-        rows.append({"figure": "shuffled images: F1 falls to what chance gives", "measured": gap, "bar": round(prevalence + 0.1, 4),
-                     "reached": gap <= prevalence + 0.1})
+        add("shuffled images: F1 falls to what chance gives", gap, round(prevalence + 0.1, 4), False)
     for kind, row in figures["errors noticed by the re-reader"].items():
         if row["share"] is not None:
             bar, up = figures["errors, bars"][kind], kind != "harmless paraphrase"
-            rows.append({"figure": f"drafts, {kind}: {'noticed' if up else 'wrongly flagged'}", "measured": row["share"], "bar": bar,
-                         "reached": bool(row["share"] >= bar if up else row["share"] <= bar)})
+            add(f"drafts, {kind}: {'noticed' if up else 'wrongly flagged'}", row["share"], bar, up)
     return rows
 
 
@@ -67,8 +70,8 @@ def card(figures: dict[str, Any]) -> str:
          f"left out so that nothing leaks: {counted(figures['left out so that nothing leaks'])}")
     lines = ["# Draft reports", "", f"`{figures['command']}`: {figures['studies']} {what}.", ""]
     if "bars" in figures:
-        lines += ["| figure | measured | bar | |", "|---|---|---|---|"]
-        lines += [f"| {row['figure']} | {shown(row['measured'])} | {row['bar']} | {REACHED[row['reached']]} |"
+        lines += ["| figure | measured | bar | reached? |", "|---|---|---|---|"]
+        lines += [f"| {row['figure']} | {shown(row['measured'])} | {row['direction']} {row['bar']} | {REACHED[row['reached']]} |"
                   for row in figures["bars"]]
         lines.append("")
     lines += ["Size right: within 2 mm or a tenth of the volume. The last columns: haemorrhage stated, possible, excluded, nothing said.", "",

@@ -27,14 +27,14 @@ from vision.heads import CLASSED, HEADS, Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples, split_counts
 from vision.heads.infer import resample
 from vision.heads.picture_class import PictureClass
-from vision.heads.tasks import TASKS, Batch, as_tissues, predict_outline, score_outline, truth_masks
+from vision.heads.tasks import TASKS, Batch, as_tissues, predict_outline, score_outline, tissues_in, truth_masks
 from vision.heads.tissue_class import TissueClass
 from vision.heads.two_stage import TwoStage
 from vision.heads.unet import PatchDiscriminator, fused
 from vision.losses import fool_loss, judge_loss
 
 EPOCH = 100                 # steps
-PATIENCE = 8                # epochs without a better validation after which training stops
+PATIENCE, PATIENT = 8, 0.2  # epochs, and share of the training, without a better validation after which it stops
 VALIDATED, ANSWERED = 10, 200   # cases that validate, and of heads that answer with a class
 SECOND_FROM = 0.65          # share of the training after which the second stage of a head learns
 SIZE, EPOCHS = 80, 20       # cases and epochs unless asked otherwise; the review's transfer learning had 80 cases
@@ -51,7 +51,8 @@ class Run:
 
     step: int = 0
     best: float = math.inf
-    stale: int = 0
+    stale: int = 0              # epochs since validation was best
+    better: float = 0.0         # share that was done then
     stage: int = 0              # 1: the second stage learns
     turned: float = SECOND_FROM     # share that was done when it began to
     history: list[dict[str, float]] = field(default_factory=list)
@@ -102,6 +103,8 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        elif isinstance(module, nn.Conv3d) and device.startswith("cuda"):
+            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     if base is not None:
         start_from(net, Path(base), frozen)
     elif isinstance(net, PictureClass):
@@ -125,30 +128,31 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
     second = task.second
     pool = second.pool(head, net, examples["train"], device, seed) if second and run.stage else None
     begun, steps = time.monotonic() - run.seconds, (epochs or EPOCHS) * EPOCH
+    every = EPOCH * (4 if minutes and device.startswith("cuda") else 1)     # a GPU makes an epoch in the time of a validation
     with ThreadPoolExecutor(workers or 1) as drawer:
         coming: dict[int, Future[Batch]] = {}
         while (outlined and (done := progress(run, steps, begun, minutes, world, device)) < 1
-               and (run.stale < PATIENCE or (second and not run.stage))):
-            if second and not run.stage and (done >= SECOND_FROM or run.stale >= PATIENCE):
+               and (not worn_out(run, done) or (second and not run.stage))):
+            if second and not run.stage and (done >= SECOND_FROM or worn_out(run, done)):
                 net.load_state_dict(best or net.state_dict())
-                run.stage, run.stale, run.turned = 1, 0, done
+                run.stage, run.stale, run.better, run.turned = 1, 0, done, done
                 if head.task == "detect":                       # scored by its outlines until now
                     run.best = math.inf
                 pool = second.pool(head, net, examples["train"], device, seed)
             for step in range(run.step, run.step + AHEAD * (workers or 1)):
                 if step not in coming and pool is None:
-                    coming[step] = drawer.submit(draw, head, examples["train"], [seed, step, rank], batch or task.batch)
+                    coming[step] = drawer.submit(draw, head, examples["train"], [seed, step, rank], batch or task.batch, device)
             drawn = second.draw(pool, np.random.default_rng([seed, run.step, rank])) if second and pool else coming.pop(run.step).result()
             learn(head, modules, optimisers, drawn, rate(of_stage(done, run) if second else done), run, device, world, [seed, run.step, rank])
             run.step += 1
             last = progress(run, steps, begun, minutes, world, device) >= 1
-            if run.step % (second.epoch if second and run.stage else EPOCH) == 0 or last:
+            if run.step % (second.epoch if second and run.stage else every) == 0 or last:
                 share_buffers(net, world)
                 validation = agreed(validate(head, net, examples["validation"], device, run.stage), world, device)
                 run.history[-1]["validation"] = validation
                 run.stale = run.stale + 1
                 if validation < run.best:
-                    run.best, run.stale = validation, 0
+                    run.best, run.stale, run.better = validation, 0, done
                     best = {k: v.detach().clone() for k, v in net.state_dict().items()}
                 run.seconds = time.monotonic() - begun
                 if rank == 0:
@@ -168,15 +172,15 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
 
 # ---------------------------------------------------------------- a step
 
-def draw(head: Head, examples: Sequence[Example], key: list[int], batch: int) -> Batch:
-    return TASKS[head.task].draw(head, examples, np.random.default_rng(key), batch)
+def draw(head: Head, examples: Sequence[Example], key: list[int], batch: int, device: str) -> Batch:
+    return TASKS[head.task].draw(head, examples, np.random.default_rng(key), batch, device)
 
 
 def learn(head: Head, modules: dict[str, nn.Module], optimisers: dict[str, torch.optim.Optimizer], batch: Batch, pace: float, run: Run, device: str,
           world: int, key: list[int]) -> None:
     net, task = modules["net"].train(), TASKS[head.task]
     torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-    batch = {k: v.to(device, memory_format=torch.channels_last) if v.ndim == 4 and not v.is_complex() else v.to(device) for k, v in batch.items()}
+    batch = {k: laid(v, device) for k, v in batch.items()}
     for optimiser in optimisers.values():
         for group in optimiser.param_groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * pace
@@ -197,6 +201,13 @@ def learn(head: Head, modules: dict[str, nn.Module], optimisers: dict[str, torch
     run.history[-1]["loss"] += 0.05 * (value - run.history[-1]["loss"])
 
 
+def laid(values: Tensor, device: str) -> Tensor:
+    """As the convolutions of the device are fastest; those of a CPU in three dimensions are not helped."""
+    if values.is_complex() or values.ndim not in (4, 5) or (values.ndim == 5 and not device.startswith("cuda")):
+        return values.to(device)
+    return values.to(device, memory_format=torch.channels_last if values.ndim == 4 else torch.channels_last_3d)
+
+
 def step(net: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, world: int) -> None:
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
@@ -208,6 +219,10 @@ def step(net: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, world: 
             grad.copy_(mean.view(grad.shape))
     nn.utils.clip_grad_norm_(net.parameters(), 1.0)
     optimiser.step()
+
+
+def worn_out(run: Run, done: float) -> bool:
+    return run.stale >= PATIENCE and done - run.better >= PATIENT
 
 
 def of_stage(done: float, run: Run) -> float:
@@ -293,7 +308,7 @@ def split_real(examples: Sequence[Example], seed: int) -> dict[str, list[Example
 
 def split_own(head: Head, cases: Sequence[Any]) -> dict[str, list[Example]]:
     """By patient, in an order that the patient's name decides, so that a patient added later moves no other."""
-    if head.task == "tissues":
+    if head.task == "tissues" or head.dimensions == 3:
         cases = [at_spacing(case, RECIPES[head.recipe].spacing_mm) for case in cases]
     order = sorted(cases, key=lambda case: np.random.default_rng(list(case.patient.encode())).random())
     if len(order) < OWN_LEAST:
@@ -325,8 +340,7 @@ def validate(head: Head, net: nn.Module, examples: Sequence[Example], device: st
     task, values = TASKS[head.task], []
     for example in examples[:ANSWERED if head.task in CLASSED and task.close is None else VALIDATED]:
         if isinstance(net, TissueClass):                        # the classes are fitted at the end
-            tissues = as_tissues(head)
-            values.append(score_outline(tissues, predict_outline(tissues, net.unet, example, device), example)["validation"])
+            values.append(score_outline(as_tissues(head), tissues_in(net, example, device).cpu().numpy(), example)["validation"])
         elif head.task == "detect" and not stage:
             assert isinstance(net, TwoStage)
             values.append(score_outline(head, predict_outline(head, net.map, example, device), example)["validation"])
@@ -352,7 +366,7 @@ def start_from(net: nn.Module, folder: Path, frozen: bool) -> None:
 
 def knows_tissue(base: Path | None, name: str) -> None:
     """Raises InputError where there is no base, or one whose network outlines no tissues."""
-    known = [row.name for row in HEADS.values() if row.task == "tissues" or row.name == "structures"]
+    known = [row.name for row in HEADS.values() if row.task == "tissues" or row.dimensions == 3]
     if base is None or load_model(Path(base))[0].get("head") not in known:
         raise InputError(f"the patients given for {name} have no tissue to learn from, and --base is {base or 'not given'}; "
                          f"give the folder of a head that knows it: {', '.join(known)}")

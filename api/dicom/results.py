@@ -14,6 +14,7 @@ from data.records import Volume
 
 SCHEME = "99WETREAD"
 MILLILITRE = hd.sr.CodedConcept("mL", "UCUM", "milliliter")
+CERTAINTY, POSSIBLE = hd.sr.CodedConcept("certainty", SCHEME, "Certainty"), hd.sr.CodedConcept("possible", SCHEME, "possible")
 MAKER, MODEL = "Wetread", "Wetread"
 KINDS = {"SR": 9901, "SEG": 9902, "MEASUREMENTS": 9903, "KO": 9904}     # kind -> series number
 # finding -> what SNOMED CT calls its tissue; where pydicom's dictionary has no code, ours stands alone
@@ -126,8 +127,10 @@ def sites(finding: dict[str, Any]) -> list[hd.sr.FindingSite]:
 
 
 def evaluations(finding: dict[str, Any]) -> list[hd.sr.QualitativeEvaluation]:
+    """Side and, of what the draft calls possible, that it is no more than that: in a code of ours, as the finding's is, for want of a standard."""
     side = {"left": codes.SCT.Left, "right": codes.SCT.Right, "bilateral": codes.SCT.RightAndLeft, "midline": codes.SCT.Midline}.get(finding["side"])
-    return [hd.sr.QualitativeEvaluation(codes.SCT.Laterality, side)] if side is not None else []
+    found = [hd.sr.QualitativeEvaluation(codes.SCT.Laterality, side)] if side is not None else []
+    return [*found, hd.sr.QualitativeEvaluation(CERTAINTY, POSSIBLE)] if finding["band"] == "hedge" else found
 
 
 def key_images(report: Report, images: list[Dataset]) -> hd.ko.KeyObjectSelectionDocument | None:

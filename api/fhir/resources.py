@@ -184,14 +184,15 @@ def observations(draft: dict[str, Any], study: dict[str, Any]) -> list[Resource]
 
 def observation(draft: dict[str, Any], study: dict[str, Any], finding: dict[str, Any]) -> Resource:
     uid = study_id(study["id"])
-    measured = [{"code": {"text": words}, "valueQuantity": {"value": finding[name], "unit": unit, "system": UCUM, "code": code}}
-                for name, (words, code, unit) in MEASURES.items() if finding[name] is not None]
+    measured = [{"code": {"text": measure}, "valueQuantity": {"value": finding[name], "unit": unit, "system": UCUM, "code": code}}
+                for name, (measure, code, unit) in MEASURES.items() if finding[name] is not None]
+    words = f"possible {finding['label']}" if finding["band"] == "hedge" else finding["label"]
     return without_empty({
         "resourceType": "Observation", "id": f"{draft['id']}-{finding['id']}", "meta": meta(draft["version"], draft["updated"]),
         "contained": [patient(study["patient"])], "status": draft["status"],
         "basedOn": [{"reference": f"ServiceRequest/{study['order_id']}"}] if study["order_id"] else [],
         "category": [{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "imaging", "display": "Imaging"}]}],
-        "code": {"coding": [{"system": FINDING_SYSTEM, "code": finding["code"], "display": finding["label"]}], "text": finding["label"]},
+        "code": {"coding": [{"system": FINDING_SYSTEM, "code": finding["code"], "display": finding["label"]}], "text": words},
         "subject": subject(study["patient"]), "effectiveDateTime": fhir_date(study["date"]),
         "issued": draft["signed"] or draft["updated"],
         "bodySite": {"text": " ".join(part for part in (finding["side"], finding["region"]) if part)},

@@ -110,14 +110,13 @@ def step(request: Request, id: str, desk: TheDesk, person: Reader, form: Form) -
     given = {name: text(form, name).replace("\r\n", "\n").strip() for name in SECTIONS if name in form}
     changed = {name: words for name, words in given.items() if words != before["sections"].get(name, "").strip()}
     now = int(version)
-    if action in ("sign", "amend") and (mark := mark_of(desk.check_draft(id, changed))):
-        if text(form, "seen") != mark:      # not signed: shown first, and with one tick signed all the same
-            if action == "amend":       # a signed report keeps nothing that is not signed: what was typed goes back into the form
-                return study_page(request, desk, person, desk.study(before["study_id"]), before, changed, True)
-            if changed:
-                desk.edit_draft(id, changed, person.name, now)
-            return RedirectResponse(f"/studies/{before['study_id']}?draft={id}&unseen=1#checks", 303)
-        desk.store.audit(person.name, f"{action}-despite-check", "draft", id)
+    if action in ("sign", "amend") and (mark := mark_of(desk.check_draft(id, changed))) and text(form, "seen") != mark:
+        # not signed: shown first, and with one tick signed all the same
+        if action == "amend":       # a signed report keeps nothing that is not signed: what was typed goes back into the form
+            return study_page(request, desk, person, desk.study(before["study_id"]), before, changed, True)
+        if changed:
+            desk.edit_draft(id, changed, person.name, now)
+        return RedirectResponse(f"/studies/{before['study_id']}?draft={id}&unseen=1#checks", 303)
     if action == "amend":
         desk.amend_draft(id, changed, person.name, now)
     elif action == "cancel":

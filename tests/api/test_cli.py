@@ -71,6 +71,20 @@ def test_a_missing_file_is_a_coded_error_and_no_traceback(tmp_path):
     assert done.returncode == 1 and "[E109]" in done.stderr and "Traceback" not in done.stderr
 
 
+DRAFT, PROTOCOL = ("draft", "none", "--order"), ("protocol",)
+
+
+@pytest.mark.parametrize(("words", "text"), [
+    (DRAFT, "Fall, on apixaban. ?bleed\n"), (PROTOCOL, "Fall, on apixaban. ?bleed\n"), (DRAFT, '{\n  "order_text": "fall"\n}\n'),
+    (DRAFT, "PID|1||7\nOBR|1\n"), (DRAFT, "\n \n"),
+])
+def test_an_order_of_no_known_form_is_told_both_that_are_taken(words, text, tmp_path):
+    (tmp_path / "order.txt").write_text(text)
+    done = run(*words, tmp_path / "order.txt", "--device", "cpu")
+    assert done.returncode == 1 and done.stderr.startswith(f"[E109] {tmp_path / 'order.txt'}") and len(done.stderr.splitlines()) == 1
+    assert "order_text" in done.stderr and "HL7 v2" in done.stderr
+
+
 def test_training_never_overwrites_the_shipped_model():
     done = run("train", "protocol", "--out", "data/models/protocol")
     assert done.returncode == 1 and "shipped" in done.stderr

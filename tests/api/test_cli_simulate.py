@@ -26,6 +26,15 @@ def test_dicom_is_written_a_folder_a_channel(tmp_path):
     assert done.exit_code == 0 and len(list((tmp_path / "tumour_type_0001/MR").glob("*.dcm"))) == 1
 
 
+def test_the_truth_of_a_simulated_head_ct_says_where_each_finding_is_seen(tmp_path):
+    assert run("studies", "-n", 1, "--seed", 1, "--out", tmp_path).exit_code == 0
+    truth = json.loads((tmp_path / "study_0001/truth.json").read_text())
+    files = len(list((tmp_path / "study_0001").glob("*.dcm")))
+    present = [row for row in truth if row["present"]]
+    assert present and all(0 <= seen["slice"] < files and seen["instance_uid"] for row in present for seen in row["evidence"])
+    assert all(row["evidence"][0]["box"] and row["evidence"][0]["slices"] for row in present if row["code"].endswith("_haemorrhage"))
+
+
 @pytest.mark.parametrize(("words", "says"), [
     (("--recipe", "tumor"), "recipe is 'tumor'"),
     (("--recipe", "tumour_type", "--format", "mhd"), "format is 'mhd'"),
@@ -34,6 +43,20 @@ def test_dicom_is_written_a_folder_a_channel(tmp_path):
 def test_what_cannot_be_simulated_is_a_coded_error(tmp_path, words, says):
     done = run("studies", *words, "-n", 1, "--out", tmp_path)
     assert isinstance(done.exception, SimulatorError) and says in str(done.exception)
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (("--format", "nifti"), "--format is 'nifti'"), (("--format", "mhd"), "--format is 'mhd'"), (("--format", "DICOM"), "--format is 'DICOM'"),
+    (("--held-out",), "--held-out"), (("--anatomy", "heads"), "--anatomy"),
+])
+def test_what_head_ct_without_a_recipe_cannot_do_is_said_and_not_passed_over(tmp_path, words, says):
+    done = run("studies", *words, "-n", 1, "--out", tmp_path / "x")
+    assert done.exit_code == 2 and "[E109]" in done.output and says in done.output and "--recipe" in done.output and not (tmp_path / "x").exists()
+
+
+def test_head_ct_asked_for_as_dicom_is_written_so(tmp_path):
+    assert run("studies", "--format", "dicom", "-n", 1, "--out", tmp_path).exit_code == 0
+    assert list((tmp_path / "study_0001").glob("*.dcm"))
 
 
 @pytest.mark.parametrize("words", [("heads",), ("comparison", "--recipe", "t1_to_t2"), ("studies", "-n", 0)])

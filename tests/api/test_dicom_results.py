@@ -3,6 +3,7 @@ import io
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -164,6 +165,49 @@ def test_the_measurements_name_each_region_of_a_finding_as_its_site(desk):
     [group, _] = [item for item in signed(desk)["MEASUREMENTS"].ContentSequence[-1].ContentSequence]
     sites = [item.ConceptCodeSequence[0] for item in group.ContentSequence if item.ConceptNameCodeSequence[0].CodeMeaning == "Finding Site"]
     assert [(site.CodeValue, site.CodingSchemeDesignator) for site in sites] == [("83251001", "SCT"), ("basal ganglia", "99WETREAD")]
+
+
+class Doubter(Outliner):
+    """The same, and its haematoma is only possible."""
+
+    def draft(self, study, order):
+        draft, masks = super().draft(study, order)
+        first, second = draft.findings
+        return replace(draft, findings=(replace(first, band="hedge"), second)), masks
+
+
+def evaluations_of(measured):
+    """Finding -> what is said of it in words, read from the measurement report."""
+    content = next(row for row in measured.ContentSequence if row.ConceptNameCodeSequence[0].CodeMeaning == "Imaging Measurements").ContentSequence
+    found = {}
+    for group in content:
+        said = {row.ConceptNameCodeSequence[0].CodeMeaning: row.ConceptCodeSequence[0].CodeMeaning for row in group.ContentSequence
+                if row.ValueType == "CODE"}
+        found[said.pop("Finding")] = said
+    return found
+
+
+def test_what_is_only_possible_is_called_so_in_the_measurements_and_nothing_else_is(tmp_path, sqlite_template, files):
+    with desk_at(tmp_path / "home", sqlite_template, None, Doubter()) as desk:
+        for path in files:
+            keep_instance(desk, path.read_bytes(), "test")
+        desk.complete_study(desk.studies()[0]["id"])
+        work(desk)
+        measured = signed(desk)["MEASUREMENTS"]
+    said = evaluations_of(measured)
+    assert (said["subdural haematoma"]["Certainty"], said["subdural haematoma"]["Laterality"]) == ("possible", "Left")
+    assert "Certainty" not in said["midline shift"]
+    measured.save_as(tmp_path / "m.dcm")
+    if CHECKER:
+        done = subprocess.run([CHECKER, tmp_path / "m.dcm"], capture_output=True, text=True, timeout=60)
+        assert not [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")], done.stderr
+    if shutil.which("dsrdump"):
+        code, words = run("dsrdump", "+U8", "+Pc", tmp_path / "m.dcm")
+        assert code == 0 and 'CODE:(certainty,99WETREAD,"Certainty")=(possible,99WETREAD,"possible")' in words, words
+
+
+def test_what_is_stated_has_no_certainty_in_the_measurements(desk):
+    assert "Certainty" not in str(evaluations_of(signed(desk)["MEASUREMENTS"]))
 
 
 def test_the_outline_lies_where_the_mask_lay(desk, files):

@@ -10,6 +10,7 @@ from api.app import create_app
 from api.fhir.intake import read_request
 from api.fhir.orders import order_from
 from api.fhir.resources import names
+from api.fhir.resources import observation as resource_of_a_finding
 from api.settings import Settings
 from api.store import Store
 from data.errors import InputError
@@ -193,6 +194,15 @@ def test_measurements_are_observations_in_ucum(client, desk, full):
     report = got(client, f"/fhir/DiagnosticReport/{full[2]['id']}")
     assert report["result"] == [{"reference": f"Observation/{row['id']}"}]
     refused(client.get(f"/fhir/Observation/{full[2]['id']}-f3"), 404, "not-found", "E110")
+
+
+@pytest.mark.parametrize(("band", "words"), [("state", "subdural haematoma"), ("hedge", "possible subdural haematoma")])
+def test_what_is_measured_and_only_possible_is_called_so(band, words):
+    finding = {"id": "f2", "code": "subdural_haemorrhage", "label": "subdural haematoma", "band": band, "side": "left", "region": "", "size_mm": 7.5,
+               "volume_ml": None, "count": None}
+    draft = {"id": "d1", "version": 2, "status": "final", "signed": "2026-11-26T08:00:00.000Z", "updated": "2026-11-26T08:00:00.000Z"}
+    row = resource_of_a_finding(draft, {"id": "1.2.3", "patient": {"id": "M1"}, "order_id": None, "date": "20261126"}, finding)
+    assert (row["code"]["text"], row["code"]["coding"][0]["display"]) == (words, "subdural haematoma") and errors_of(row) == []
 
 
 def test_the_task_follows_the_protocoling(client, desk):

@@ -557,6 +557,14 @@ def test_a_sentence_put_back_as_the_model_wrote_it_is_the_models_again(desk):
     assert [version["sections"]["impression"] for version in back["history"]] == ["Bleed.", "No bleed.", "Bleed. Called."]
 
 
+def test_the_number_of_an_item_stays_with_the_sentence_it_numbers_when_it_was_edited(desk):
+    draft = drafted(desk)["draft"]
+    text = "1. Bleed, now larger. Called at 5. 2. No fracture seen.\n3) Old infarct.\n12. Atrophy"
+    after = desk.edit_draft(draft["id"], {"impression": text}, "anna", 1)
+    assert [s["text"] for s in after["sentences"] if s["section"] == "impression"] == [
+        "1. Bleed, now larger.", "Called at 5.", "2. No fracture seen.", "3) Old infarct.", "12. Atrophy"]
+
+
 def test_two_people_cannot_edit_one_version(desk):
     id = drafted(desk)["draft"]["id"]
     desk.edit_draft(id, {"impression": "A."}, "anna", 1)

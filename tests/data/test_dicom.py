@@ -48,6 +48,25 @@ def test_bytes_that_are_no_dicom_are_a_coded_error(tmp_path):
         read_study(tmp_path)
 
 
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
+def test_a_file_that_was_cut_off_is_said_to_be_so_with_its_cure(tmp_path, share):
+    for i in range(3):
+        path = tmp_path / f"{i}.dcm"
+        write_slice(path, i * 5.0, 30)
+        path.write_bytes(path.read_bytes()[:int(share * path.stat().st_size)])
+    with pytest.raises(WetreadError, match=r"0\.dcm: the file ends early, after \d+ bytes, .*; copy or send it again") as caught:
+        read_study(tmp_path)
+    assert caught.value.code == "E106" and "decoded" not in str(caught.value) and "missing" not in str(caught.value)
+
+
+def test_an_empty_file_beside_whole_ones_is_named_with_its_cure(tmp_path):
+    for i in range(3):
+        write_slice(tmp_path / f"{i}.dcm", i * 5.0, 30)
+    (tmp_path / "3.dcm").write_bytes(b"")
+    [reason] = read_study(tmp_path).skipped
+    assert reason.startswith("3.dcm: the file ends early, after 0 bytes") and "again" in reason
+
+
 def test_a_real_head_ct_with_tilt_and_uneven_gaps_becomes_one_volume():
     folder = Path(__file__).parents[3] / "shared/imaging/head_ct_dicom"
     if not folder.exists():

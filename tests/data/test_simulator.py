@@ -4,9 +4,22 @@ import pydicom
 import pytest
 from scipy import ndimage
 
+from data.dicom import read_study
 from data.errors import SimulatorError
 from data.midline import SHIFT_FROM_MM
-from data.simulator import BONE, DIPLOE, INSIDE, KINDS, TYPES, border_of, nearest, read_anatomy, simulate_head_ct, write_dicom
+from data.simulator import (
+    BONE,
+    DIPLOE,
+    INSIDE,
+    KINDS,
+    TYPES,
+    border_of,
+    findings_in_files,
+    nearest,
+    read_anatomy,
+    simulate_head_ct,
+    write_dicom,
+)
 
 
 def fact(study, code):
@@ -144,6 +157,28 @@ def test_a_label_maps_own_border_is_the_midline_of_its_head(tmp_path):
     head = read_anatomy(str(tmp_path / "bent.npz"))
     middle = head.bend[35, 27] - (head.bend[12, 27] + head.bend[58, 27]) / 2
     assert middle == pytest.approx(2.0, abs=1.0)
+
+
+@pytest.mark.parametrize("kind", [*TYPES, "fracture", "none"])
+def test_the_truth_of_files_says_slices_and_box_of_each_finding_as_the_reader_of_those_files_counts_them(studies, tmp_path, kind):
+    study = studies[kind]
+    findings = {f.code: f for f in findings_in_files(study, write_dicom(study, tmp_path))}
+    [read] = read_study(sorted(tmp_path.glob("*.dcm"))).volumes
+    for code, found in findings.items():
+        assert bool(found.evidence) == found.present, code
+        if not found.present:
+            continue
+        [seen] = found.evidence
+        assert (seen.series_uid, seen.instance_uid) == (read.series_uid, read.instance_uids[seen.slice])
+        assert pydicom.dcmread(tmp_path / f"{seen.slice + 1:04d}.dcm").SOPInstanceUID == seen.instance_uid
+        mask = study.masks.get({"skull_fracture": "fracture"}.get(code, code.removesuffix("_haemorrhage")))
+        if mask is not None:
+            row0, column0, row1, column1 = seen.box
+            assert mask[seen.slice].sum() == mask[seen.slice, row0:row1, column0:column1].sum() == mask.sum((1, 2)).max()
+            assert all(mask[seen.slice, rows, columns].any() for rows, columns in
+                       ((row0, slice(None)), (row1 - 1, slice(None)), (slice(None), column0), (slice(None), column1 - 1)))
+            first, last = seen.slices
+            assert mask[first].any() and mask[last].any() and not mask[:first].any() and not mask[last + 1:].any()
 
 
 def test_what_is_seen_is_the_tissue_of_the_place_that_it_came_from():

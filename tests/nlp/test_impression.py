@@ -2,7 +2,7 @@ import pytest
 
 from data.findings import FINDINGS
 from data.records import Finding, Prior
-from nlp.assertions import read_report
+from nlp.assertions import read_report, says
 from nlp.impression import asked_codes, compose_impression
 
 
@@ -35,11 +35,32 @@ def test_the_orders_question_is_answered_yes_no_or_not_excluded_from_the_graph_a
 def test_a_finding_on_the_other_side_than_the_one_asked_about_is_no_yes():
     bleed = finding(1, "epidural_haemorrhage", side="right", volume_ml=34.2)
     for order in ("Left extradural haematoma?", "extradural on the left?", "Known LEFT extradural haematoma. EDH growing?"):
-        assert texts([bleed], order)[0] == "Right epidural haematoma, 34.2 mL."
+        assert texts([bleed], order)[0] == "Right epidural haematoma, 34.2 mL. On the right, not on the left that the order names."
     for order in ("Right extradural haematoma?", "extradural?", "Left sided weakness, extradural?", "Left or right extradural haematoma?"):
         assert texts([bleed], order)[0].startswith("Yes: right")
     both = finding(1, "subdural_haemorrhage", side="bilateral")
     assert texts([both], "left SDH?")[0].startswith("Yes: ")
+
+
+def test_the_side_that_was_asked_about_is_answered_where_all_of_it_lies_on_the_other_side():
+    right, left = finding(1, "subdural_haemorrhage", side="right"), finding(2, "epidural_haemorrhage", side="left")
+    behind = " On the right, not on the left that the order names."
+    assert texts([right], "left sided bleed?") == ["Right subdural haematoma." + behind]
+    assert texts([right, left], "Left subdural?") == ["1. Right subdural haematoma." + behind, "2. Left epidural haematoma."]
+    assert texts([right, left], "left sided bleed?") == ["1. Right subdural haematoma.", "2. Yes: left epidural haematoma."]
+    for order in ("", "subdural?", "left epidural?", "left or right subdural?", "no left subdural on the first CT", "left arm weak, subdural?"):
+        assert not any("that the order names" in row for row in texts([right], order))
+    shift = finding(1, "midline_shift", side="left", size_mm=4.0)
+    assert texts([shift], "midline shift to the right?") == ["Midline shift of 4 mm to the left. To the left, not to the right that the order names."]
+
+
+@pytest.mark.parametrize("code", sorted(code for code, row in FINDINGS.items() if "left" in row.side))
+@pytest.mark.parametrize("band", ["state", "hedge"])
+def test_the_answer_about_the_other_side_reads_back_as_the_finding_alone(code, band):
+    found = finding(1, code, side="right", band=band, volume_ml=12.5 if FINDINGS[code].volume else None)
+    [row] = texts([found], f"left {FINDINGS[code].label}?")[:1]
+    assert row.endswith(" the right, not on the left that the order names.") or code == "midline_shift"
+    assert says(row, [found])
 
 
 def test_the_impression_is_spelt_as_the_order_is():

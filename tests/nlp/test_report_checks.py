@@ -41,7 +41,11 @@ def test_a_draft_signed_as_it_is_needs_no_remark():
     ({"impression": DRAFT["impression"] + " Hydrocephalus."}, "only_in_impression", "warn", "Hydrocephalus"),
     ({"findings": "No haemorrhage. Left subdural haematoma. Midline shift to the right."}, "contradiction", "warn", "haemorrhage"),
     ({"findings": "Midline shift of 4.2 mm to the right.", "impression": "Midline shift."}, "dropped_from_draft", "warn", ""),
-    ({"findings": "No subdural haematoma.", "impression": "No subdural haematoma."}, "denied_against_draft", "warn", "subdural haematoma"),
+    ({"findings": "No subdural haematoma.", "impression": "No subdural haematoma."}, "denied_against_draft", "stop", "subdural haematoma"),
+    ({"findings": "No intracranial haemorrhage.", "impression": "No haemorrhage."}, "denied_against_draft", "stop", "intracranial haemorrhage"),
+    ({"findings": "Normal head CT.", "impression": "Normal."}, "normal_against_draft", "stop", "Normal head CT"),
+    ({"impression": "No intracranial haemorrhage."}, "denied_in_impression", "stop", "intracranial haemorrhage"),
+    ({"findings": "No haemorrhage. Midline shift of 4.2 mm to the right."}, "denied_in_findings", "stop", "subdural haematoma"),
     ({"findings": DRAFT["findings"].replace("No skull", "Left skull")}, "stated_against_draft", "inform", "skull fracture"),
     ({"findings": DRAFT["findings"] + " The prostate is enlarged."}, "sex", "stop", "prostate"),
     ({"indication": "71-year-old man after a fall."}, "sex", "stop", "year-old man"),
@@ -54,6 +58,24 @@ def test_a_draft_signed_as_it_is_needs_no_remark():
 ])
 def test_each_slip_is_remarked_on_at_its_place(changed, code, severity, words):
     assert remarks(**changed).get(code) == (severity, words)
+
+
+BLEED = FOUND[0]
+POSSIBLE = Finding("f1", "subdural_haemorrhage", "subdural haematoma", True, 0.5, side="left", band="hedge", critical=True)
+
+
+@pytest.mark.parametrize(("findings", "said", "severities"), [
+    ((BLEED,), "No subdural haematoma.", ["stop"]), ((POSSIBLE,), "No subdural haematoma.", ["warn"]),
+    ((POSSIBLE,), "No haemorrhage.", ["warn"]), ((POSSIBLE,), "Normal head CT.", []),
+    ((BLEED,), "No acute haemorrhage.", ["stop"]), ((BLEED,), "No left subdural haematoma.", ["stop"]),
+    ((BLEED,), "No haemorrhage on the right.", []), ((BLEED,), "No new haemorrhage.", []),
+    ((BLEED,), "No subdural haematoma on the right.", ["warn"]), ((BLEED,), "Haemorrhage.", []),
+    ((BLEED,), "Left subdural haematoma. No haemorrhage on the right.", []), ((BLEED,), "Left subdural haematoma. The brain is normal.", []),
+    ((Finding("f0", "intracranial_haemorrhage", "intracranial haemorrhage", True, 0.9, critical=True), BLEED), "No haemorrhage.", ["stop"])])
+def test_the_denial_of_a_bleed_that_the_draft_states_asks_for_a_look_and_of_one_only_possible_warns(findings, said, severities):
+    found = check_report({"findings": said, "impression": said}, Asked(findings=findings))
+    denials = [row for row in found if row.code in ("denied_against_draft", "normal_against_draft")]
+    assert [row.severity for row in denials] == severities and all(row.end > row.start for row in denials)
 
 
 def test_a_comparison_is_missed_only_where_there_is_a_prior():

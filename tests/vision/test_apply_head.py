@@ -7,6 +7,7 @@ import torch
 
 from data.errors import InputError
 from data.records import Volume
+from data.simulate.case import STRUCTURES
 from data.simulate.recipes import simulate
 from tests.vision.heads_material import raw_data, tiny_case
 from vision.apply_head import HeadModel, longest_mm, measure
@@ -57,12 +58,15 @@ def test_a_volume_whose_tissues_tell_its_class_is_read_at_the_spacing_taught_in_
     """1 mm slices are averaged, 5 mm slices are divided: tissues would weigh otherwise in thicker ones. Another plane, or no spacing, is refused."""
     made, seen = model("huntington_pattern"), []
     made.net.spread.fill_(100)                                  # nothing is far from usual
-    made.net.unet.register_forward_pre_hook(lambda module, given: seen.append(tuple(given[0].shape)))
+    made.net.unet.register_forward_pre_hook(lambda module, given: seen.append(tuple(given[0].shape[2:])))
     for shape, spacing in (((104, 104, 104), (1.0, 1.0, 1.0)), ((21, 52, 52), (5.0, 2.0, 2.0))):
         seen.clear()
         answer = made.apply({"T1": volume(shape, spacing)})
-        assert len(answer.measures) == 3 and sum(m["probability"] for m in answer.measures) == pytest.approx(1, abs=0.01)
-        assert sum(s[0] for s in seen) == 2 * 26                # all slices, and their mirror images
+        told, outlined = answer.measures[:3], answer.measures[3:]
+        assert sum(m["probability"] for m in told) == pytest.approx(1, abs=0.01)
+        assert [m["output"] for m in outlined] == list(answer.masks) == list(STRUCTURES[1:])
+        assert all(mask.shape == shape for mask in answer.masks.values())
+        assert seen == 2 * [(32, 56, 56)]                       # whole, up to a multiple of 8, and its mirror image
     heat = made.apply({"T1": volume((104, 104, 104), (1.0, 1.0, 1.0))}, explain=True).heat
     assert next(iter(heat.values())).shape == (104, 104, 104)
     for changes, words in (({"orientation": "sagittal"}, "expected axial"), ({"spacing_mm": None}, "no spacing"),
@@ -224,7 +228,7 @@ def test_the_shipped_head_of_tissues_reads_a_whole_head_and_refuses_a_part_of_on
     def read(pixels):
         return shipped.apply({"T1": Volume(pixels.astype(np.float32), (2.0, 2.0, 2.0), np.diag([2.0, 2.0, 2.0, 1.0]), modality="MR")})
 
-    assert len(read(head).measures) == 3
+    assert len(read(head).measures) == 3 + len(STRUCTURES) - 1
     half, upper = len(head) // 2, head.copy()
     upper[:half] = 0
     lower = head.copy()

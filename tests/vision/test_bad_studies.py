@@ -178,6 +178,17 @@ def test_every_reason_stands_in_the_reference():
     assert [reason for reason in REASONS if f"| {reason} |" not in reference] == []
 
 
+def test_the_reference_says_of_colour_and_nan_how_they_end_as_files():
+    """Held against BAD, which is tried above: DICOM in colour and NaN are errors, a picture in colour is a refusal."""
+    from pathlib import Path
+
+    reference = (Path(__file__).parents[2] / "docs" / "reference.md").read_text()
+    [unread] = [line for line in reference.splitlines() if "is E106 or E107 on the command line" in line]
+    [pixels] = [line for line in reference.splitlines() if line.startswith("| pixels | ") and "colour" in line]
+    assert (BAD["colour"][1], BAD["a photograph in DICOM"][1], BAD["NaN"][1], BAD["a photograph"][1]) == ("E106", "E106", "E106", "pixels")
+    assert "DICOM in colour" in unread and "NaN" in unread and "PNG or JPEG in colour" in pixels and "NaN" not in pixels
+
+
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
 def test_compressed_pixels_are_read_as_the_same_volume(tmp_path, syntax):
     series(tmp_path / "plain", 12)

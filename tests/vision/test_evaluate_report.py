@@ -1,5 +1,7 @@
 """The harness: it cannot be fooled by one sentence for everybody, and it says what was not reached."""
 import json
+import re
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -8,6 +10,7 @@ from PIL import Image
 
 from data.errors import InputError
 from data.records import Draft, Finding, Sentence
+from nlp.evaluate_protocol import BARS as PROTOCOL_BARS
 from nlp.sentences import group_findings
 from vision.evaluate_report import CODES, main
 from vision.evaluate_wording import random_graph, unsupported_names, wording
@@ -124,6 +127,23 @@ def test_the_command_writes_bars_rows_tables_and_plots(measured):
     for name in ("drafts.png", "sureness.png"):
         assert Image.open(out / name).size[0] > 300
     assert {row["figure"] for row in figures["bars"]} >= {row[0] for row in BARS}
+
+
+def test_each_bar_says_on_which_side_of_it_is_good_and_every_column_has_a_heading(measured):
+    figures, out = measured
+    lines = (out / "card.md").read_text().splitlines()
+    assert "| figure | measured | bar | reached? |" in lines
+    for name, _, bar, up in BARS:
+        [line] = [line for line in lines if line.startswith(f"| {name} |")]
+        assert f"| {'>=' if up else '<='} {bar} |" in line
+    [errors] = [line for line in lines if line.startswith("| drafts, harmless paraphrase")]
+    assert "| <= 0.05 |" in errors and all(row["direction"] in (">=", "<=") for row in figures["bars"])
+
+
+def test_the_page_on_models_has_the_bars_of_the_programs_that_print_them():
+    page = (Path(__file__).parents[2] / "docs/models.md").read_text()
+    for name, _, bar, up in (*BARS, *PROTOCOL_BARS):
+        assert re.search(rf"\| {re.escape(name)} \| [^|]* \| {'>=' if up else '<='} {bar} \|", page), name
 
 
 def test_a_figure_below_its_bar_is_said_not_to_be_reached_and_one_not_taken_not_to_be_measured(measured):

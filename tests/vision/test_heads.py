@@ -2,13 +2,15 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from data.model_files import MODELS, rows, to_int8
 from data.simulate.recipes import RECIPES
 from tests.vision.heads_material import tiny_case, tiny_examples
 from vision.heads import CLASSED, HEADS, tasks
+from vision.heads.augment import look_whole, move_whole
 from vision.heads.examples import make_example
-from vision.heads.infer import planes
+from vision.heads.infer import planes, through
 from vision.heads.tasks import TASKS
 from vision.heads.tissue_class import VALUES, TissueClass, values_of
 from vision.heads.two_stage import candidates, patches
@@ -140,15 +142,18 @@ def blocks(shape=(48, 56, 52), at=(20, 20, 20), size=(6, 12, 10), inner=2):
 
 
 def test_what_is_read_of_tissues_is_the_same_wherever_the_head_lies_and_says_what_lies_around_what():
-    found = values_of(blocks(), (2.0, 2.0, 2.0))
+    def read(tissue):
+        return values_of(torch.from_numpy(np.ascontiguousarray(tissue)), (2.0, 2.0, 2.0)).numpy()
+
+    found = read(blocks())
     assert found.shape == (VALUES,) and np.exp(found[:6]) == pytest.approx([1 / 3, 1 / 6, 1 / 3, 0, 0, 1 / 6], abs=1e-4)
     assert np.exp(found[6:12])[[0, 1, 5]] == pytest.approx([0.5, 0.25, 0.25], abs=1e-4)                 # of the brain: without the fluid
-    np.testing.assert_allclose(values_of(blocks((60, 64, 70), (30, 20, 24)), (2.0, 2.0, 2.0)), found, atol=0.01)
-    np.testing.assert_allclose(values_of(blocks()[..., ::-1], (2.0, 2.0, 2.0)), found, atol=1e-4)         # left and right count alike
-    other = values_of(blocks(inner=3), (2.0, 2.0, 2.0))                                                 # ventricle instead of CSF around it
+    np.testing.assert_allclose(read(blocks((60, 64, 70), (30, 20, 24))), found, atol=0.01)
+    np.testing.assert_allclose(read(blocks()[..., ::-1]), found, atol=1e-4)         # left and right count alike
+    other = read(blocks(inner=3))                                                                      # ventricle instead of CSF around it
     near = found[12:48].reshape(6, 6), other[12:48].reshape(6, 6)
     assert near[0][5, 2] > near[0][5, 3] + 2 and near[1][5, 3] > near[1][5, 2] + 2
-    assert np.isfinite(values_of(np.zeros((6, 4, 8, 8), np.float32), (2.0, 2.0, 2.0))).all()
+    assert np.isfinite(read(np.zeros((6, 4, 8, 8), np.float32))).all()
 
 
 def test_classes_that_differ_in_one_value_alone_are_told_apart_and_what_never_differs_is_left_out():
@@ -162,3 +167,41 @@ def test_classes_that_differ_in_one_value_alone_are_told_apart_and_what_never_di
     assert (net(values[300:]).argmax(1) == labels[300:]).float().mean() > 0.85
     weight = net.answer.weight.abs().amax(0)
     assert int(weight.argmax()) == 50 and int((weight > 0).sum()) == 20 and net(values).isfinite().all()
+
+
+def test_a_volume_that_is_moved_whole_takes_its_codes_along():
+    codes = torch.zeros(4, 1, 24, 32, 40)
+    codes[:, :, 6:18, 8:20, 10:16], codes[:, :, 6:18, 8:20, 24:34] = 1, 2
+    image, moved = move_whole(codes.clone(), codes, np.random.default_rng(3))
+    inside = functional.avg_pool3d((moved == 2).float(), 3, 1, 1) == 1              # away from the edges
+    assert inside.sum() > 400 and float((image[inside] - 2).abs().max()) < 0.01
+    left = [(moved[b, 0] == 1).nonzero()[:, 2].float().mean() < (moved[b, 0] == 2).nonzero()[:, 2].float().mean() for b in range(4)]
+    assert len(set(map(bool, left))) == 2                                           # some are mirrored
+    assert not torch.equal(moved[0], moved[1])
+
+
+def test_another_scanner_gives_each_tissue_a_brightness_of_its_own_and_what_is_no_tissue_none():
+    codes = torch.arange(4).float()[None, None, :, None, None].repeat_interleave(8, 2).expand(1, 1, 32, 16, 16).contiguous()
+    at = [4, 12, 20, 28]                                        # the middle of each layer
+    ratios = []
+    for spread in (0.0, 2.0):
+        seen = torch.cat([look_whole(torch.ones_like(codes), codes, 4, np.random.default_rng(k), spread) for k in range(24)])[:, 0, at].mean((2, 3))
+        ratios.append((seen[:, 1:] / seen[:, :1]).log().std(0))
+    assert (ratios[1] > 2 * ratios[0]).all()
+    tinted = look_whole(torch.ones_like(codes), codes, 4, np.random.default_rng(1), 2.0)[0, 0, at[0]]
+    plain = look_whole(torch.ones_like(codes), codes, 4, np.random.default_rng(1), 0.0)[0, 0, at[0]]
+    torch.testing.assert_close(tinted, plain)
+
+
+def test_a_volume_that_is_read_whole_comes_back_in_its_own_size_and_the_mean_of_both_mirror_images():
+    class Ramp(torch.nn.Module):
+        config = UNetConfig(1, 1, stages=3, dimensions=3)
+
+        def forward(self, image):
+            assert all(n % 8 == 0 for n in image.shape[2:])
+            return image + torch.arange(image.shape[-1])
+
+    volume = np.random.default_rng(0).normal(size=(1, 9, 17, 24)).astype(np.float32)
+    plain, both = (through(Ramp(), volume, 8, flips=flips) for flips in (False, True))
+    np.testing.assert_allclose(plain, volume + np.arange(24), atol=1e-5)
+    np.testing.assert_allclose(both, volume + 11.5, atol=1e-5)

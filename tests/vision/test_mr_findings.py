@@ -257,6 +257,31 @@ def test_hydrocephalus_is_stated_by_the_ventricles_on_t1_of_the_usual_thickness_
         shipped.find(replace(case.study, volumes=(t1,)))
 
 
+def test_hippocampi_that_are_small_for_the_head_are_told_from_a_thin_t1_of_the_whole_head_and_denied_by_none(monkeypatch):
+    shipped = MrFindingModel.load()
+    large, small = (simulate("ad_classes", seed).study for seed in (5, 6))
+    seen = {study.id: next(one for one in shipped.screen(study)[0] if one.code == "hippocampal_atrophy") for study in (large, small)}
+    assert seen[small.id].evidence < seen[large.id].evidence and seen[small.id].mask.shape == small.volumes[0].pixels.shape
+    fit = shipped.calibration["findings"]["hippocampal_atrophy"]
+    third, whole = (replace(seen[small.id], evidence=(float(np.log(ml / 1500)),)) for ml in (3.5, 8.0))
+    assert shipped.finding(third, fit).present and shipped.finding(third, fit).side is None
+    assert not shipped.finding(whole, fit).present and shipped.finding(whole, fit).band == "omit"
+    [t1] = small.volumes
+    for changes in ({"spacing_mm": (3.5, 2.0, 2.0)}, {"pixels": t1.pixels[:40]}):            # too thick; 80 mm of a head
+        assert not any(one.code == "hippocampal_atrophy" for one in seen_in(shipped, replace(small, volumes=(replace(t1, **changes),))))
+    monkeypatch.setattr("vision.mr_findings.INSIDE_ML", (5000.0, 6000.0))
+    with pytest.raises(StudyRefused, match="mL of brain and fluid"):
+        shipped.find(small)
+
+
+def seen_in(model, study):
+    """What was screened, nothing where no head reads the study."""
+    try:
+        return model.screen(study)[0]
+    except StudyRefused:
+        return []
+
+
 def test_a_head_that_cannot_read_its_series_keeps_no_other_from_it():
     thin = reader("white_matter_lesions")
     thin.config["spacing_mm"] = [1.0, 2.0, 2.0]                 # slices of 5 mm are more than four times as thick

@@ -48,6 +48,7 @@ class Head:
     exclusive: bool = False
     start: str = ""                     # image: the input the answer is a change of
     series: int = 1                     # maps in a channel that is a series
+    dimensions: int = 2                 # of an outline's network: 3 reads a volume whole, on the grid that it was taught
     better: str = "higher"              # of `metric`
     options: dict[str, Any] = field(default_factory=dict)      # keywords of the recipe
     real: str = ""                      # reader of real images in data.head_images.READERS, "" where there is none
@@ -89,7 +90,8 @@ ROWS = (
          "picture", "tumour_type", ("MR",), ("glioma", "meningioma", "none", "pituitary"), "accuracy", "real tumor4 by group: >= 0.92",
          "small CNN 0.76-0.83", floors.grey_levels, "grey levels, logistic regression", network="picture net", loss="cross-entropy", real="tumor4"),
     Head("tumour_segmentation", "whole tumour, core and enhancing part on MR, mL", "outline", "tumour_segmentation", ("T1", "T1CE", "T2", "FLAIR"),
-         ("whole", "core", "enhancing"), "dice", "simulated Dice >= 0.90 / 0.85 / 0.82", f"0.72-0.87 ({REVIEW})", floors.threshold, "a threshold"),
+         ("whole", "core", "enhancing"), "dice", "simulated Dice >= 0.90 / 0.85 / 0.82", f"0.72-0.87 ({REVIEW})", floors.threshold, "a threshold",
+         width=20),
     Head("flair_lesions", "lesion on FLAIR, mL", "outline", "flair_lesions", ("FLAIR",), ("lesion",), "dice",
          "real lgg_flair, 5 folds by patient: Dice >= 0.88; simulation only >= 0.65", f"0.88 ({REVIEW}); small U-Net 0.78", floors.threshold,
          "a threshold",
@@ -112,6 +114,9 @@ ROWS = (
     # ---------------------------------------------------------------- anatomy, populations
     Head("structures", "grey and white matter, CSF, ventricles, deep nuclei, hippocampus on any MR contrast, mL", "outline", "structures", ("IMAGE",),
          STRUCTURES[1:], "dice", "simulated Dice >= 0.90", "", floors.brightness_classes, "brightness classes", exclusive=True, width=16),
+    Head("t1_structures", "grey and white matter, CSF, ventricles, deep nuclei, hippocampus on a T1 of the whole head, mL", "outline", "ad_classes",
+         ("T1",), STRUCTURES[1:], "dice", "simulated Dice >= 0.90", "", floors.brightness_classes, "brightness classes",
+         network="unet, three dimensions", exclusive=True, width=16, dimensions=3),
     Head("ad_stages", "normal, stable MCI, converting MCI or Alzheimer's disease on T1", "tissues", "ad_classes", ("T1",),
          ("normal", "mci_stable", "mci_converter", "alzheimer"), "accuracy", "better than volumes alone",
          f"AUC 0.97 / 63 % / 54 % for 2 / 3 / 4 classes ({REVIEW})",

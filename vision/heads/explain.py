@@ -16,24 +16,25 @@ Box = tuple[slice, slice, slice]
 Answer = Callable[[Example], Floats]        # probability of each class
 
 BOXES = (5, 5, 5)           # over the head, by axis; a second set lies half a box further
+FEW_BOXES = (3, 3, 3)       # where each answer takes a net of three dimensions
 SLICES_MAX = 16
 AIR = 0.1                   # of the 99th percentile: what is darker is no head
 
 
-def occlusion(answer: Answer, example: Example) -> tuple[int, Floats]:
+def occlusion(answer: Answer, example: Example, slices_max: int = SLICES_MAX, parts: tuple[int, int, int] = BOXES) -> tuple[int, Floats]:
     """The likeliest class, and (S, H, W) by how much its probability falls when the place is hidden (below zero: it rises).
 
     A box is hidden by giving its points, head only, the head's median in the channel, with a soft edge: what stands out is gone, no edge is new.
-    Of a volume with more than SLICES_MAX slices so many are hidden in and answered from, evenly spread.
+    Of a volume with more than `slices_max` slices so many are hidden in and answered from, evenly spread.
     """
     likeliest, whole = int(answer(example).argmax()), example["inputs"].shape[1]
-    edges = np.linspace(0, whole, min(SLICES_MAX, whole) + 1)
+    edges = np.linspace(0, whole, min(slices_max, whole) + 1)
     inputs = np.asarray(example["inputs"], np.float32)[:, ((edges[:-1] + edges[1:]) / 2).astype(int)]
     head = head_of(inputs)
     before = answer(Example({"inputs": inputs}, example.facts))
     grey = [float(np.median(channel[head])) if head.any() else 0.0 for channel in inputs]
     fall, times = np.zeros(inputs.shape[1:], np.float32), np.zeros(inputs.shape[1:], np.float32)
-    for box in boxes(head):
+    for box in boxes(head, parts):
         if not head[box].any():
             continue
         soft = soft_box(inputs.shape[1:], box) * head
@@ -51,12 +52,12 @@ def head_of(inputs: Floats) -> NDArray[np.bool_]:
     return np.stack([ndimage.binary_fill_holes(plane) for plane in bright])
 
 
-def boxes(head: NDArray[np.bool_]) -> Iterator[Box]:
+def boxes(head: NDArray[np.bool_], parts: tuple[int, int, int] = BOXES) -> Iterator[Box]:
     """Two sets of boxes that each cover the head, the second shifted by half a box."""
     if not head.any():
         return
     sides = []
-    for axis, count in enumerate(BOXES):
+    for axis, count in enumerate(parts):
         held = np.flatnonzero(head.any(tuple(a for a in range(3) if a != axis)))
         sides.append((int(held[0]), int(held[-1]) + 1, max(1, -(-(int(held[-1]) + 1 - int(held[0])) // count))))
     for shift in (0, 1):

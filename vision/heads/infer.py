@@ -70,6 +70,27 @@ def planes(net: nn.Module, inputs: NDArray[np.floating], stride: int, device: st
     return answers.contiguous().numpy()
 
 
+def whole(net: nn.Module, inputs: NDArray[np.floating], stride: int, device: str = "cpu", finish: Callable[[Tensor], Tensor] = lambda x: x,
+          flips: bool = False) -> Tensor:
+    """(C, S, H, W) -> (K, S, H, W) on `device`, by a net of three dimensions in one go; zeros lie beyond the ends."""
+    volume = torch.from_numpy(np.asarray(inputs, np.float32)).to(device)[None]
+    slices, height, width = volume.shape[2:]
+    volume = functional.pad(volume, [side for n in (width, height, slices) for side in (0, -n % stride)])
+    with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda")):
+        found = finish(net(volume).float())
+        if flips:
+            found = (found + finish(net(volume.flip(-1)).float()).flip(-1)) / 2
+    return found[0, :, :slices, :height, :width]
+
+
+def through(net: nn.Module, inputs: NDArray[np.floating], stride: int, device: str = "cpu", finish: Callable[[Tensor], Tensor] = lambda x: x,
+            flips: bool = False) -> Floats:
+    """(C, S, H, W) -> (K, S, H, W), slice by slice or whole, as the net is."""
+    if getattr(net.config, "dimensions", 2) == 3:
+        return whole(net, inputs, stride, device, finish, flips).cpu().numpy()
+    return planes(net, inputs, stride, device, finish, flips)
+
+
 def batches(images: Tensor) -> Iterator[Tensor]:
     height, width = (min(n, TILE) for n in images.shape[-2:])
     count = max(1, BATCH_POINTS // (height * width))
@@ -98,7 +119,7 @@ def uncertainty(net: nn.Module, inputs: NDArray[np.floating], stride: int, devic
     try:
         for module in dropouts:
             module.train()
-        drawn = np.stack([planes(net, inputs, stride, device, finish) for _ in range(draws)])
+        drawn = np.stack([through(net, inputs, stride, device, finish) for _ in range(draws)])
     finally:
         net.eval()
         torch.random.set_rng_state(state)

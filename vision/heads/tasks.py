@@ -14,11 +14,11 @@ from torch.nn import functional
 from data.simulate.case import STRUCTURES
 from vision.heads import Head
 from vision.heads.attention import SliceAttention
-from vision.heads.augment import Rng, cut, look, move
+from vision.heads.augment import Rng, cut, look, look_whole, move, move_whole
 from vision.heads.channels import width_of
 from vision.heads.clinical import VALUES, Clinical, patient_values
 from vision.heads.examples import Example
-from vision.heads.infer import NEIGHBOURS, planes
+from vision.heads.infer import NEIGHBOURS, planes, through, whole
 from vision.heads.next_time import STRETCH, NextTime, match_maps
 from vision.heads.picture_class import PictureClass
 from vision.heads.tissue_class import TissueClass, values_of
@@ -31,6 +31,7 @@ from vision.metrics import dice, image_error
 SIZE = 96                   # points a side of what a network learns from
 SLICES = 16                 # of a volume that a classifier sees at once
 NUMBERS = 0.5               # weight of the volumes that a classifier is taught beside its classes
+WHOLE_STAGES = 3            # halvings of a net that reads a whole volume
 TISSUES = len(STRUCTURES) + 1   # kinds of tissue that it tells apart: background, structures, lesion
 JUDGED = 240                # cases whose candidates the judge of a detector learns from
 VIEWS, VIEWED = 4, 2000     # of each case, and of all, that the last layer of a classifier learns from
@@ -38,6 +39,7 @@ TAUGHT_SLICES = 4           # of a volume in a training step
 MEASURED = 0.25             # spread of the error, in usual spreads, that is added to a patient's values in training
 CLASS_SIZE = 128            # points a side that a classifier sees of a slice: all of it
 LEFT_OUT = 0.3              # greatest share of a patient's values that are left out in training: a department measures some of them only
+TINTED = 0.25               # spread of the logarithm of a tissue's brightness that is added in training
 LIKELY = 0.5                # probability from which a point belongs to an outline
 TRUE_SPOT = 0.3             # a candidate is true when so much of its cube's middle, or any of its points, lies in the truth
 FALSE_A_SUBJECT = 1.0       # false positives at which the sensitivity of a detector is told
@@ -50,7 +52,7 @@ class Task:
     """`validation` in a case's scores is what training stops by, lower is better."""
 
     build: Callable[[Head], nn.Module]
-    draw: Callable[[Head, Sequence[Example], Rng, int], Batch]
+    draw: Callable[[Head, Sequence[Example], Rng, int, str], Batch]     # of a number of cases, on a device
     loss: Callable[[Head, nn.Module, Batch], Tensor]
     predict: Callable[[Head, nn.Module, Example, str], Any]
     score: Callable[[Head, Any, Example], Scores]
@@ -88,15 +90,18 @@ def near(example: Example, s: int) -> list[NDArray[Any]]:
 # ---------------------------------------------------------------- outlines
 
 def build_outline(head: Head) -> nn.Module:
-    net = UNet(config_of(head, len(head.outputs) + head.exclusive))
+    outputs = len(head.outputs) + head.exclusive
+    net = UNet(config_of(head, outputs) if head.dimensions == 2 else whole_config(head, outputs))
     if not head.exclusive:
         assert net.answer.bias is not None
         nn.init.constant_(net.answer.bias, -3.0)            # what is looked for is rare
     return net
 
 
-def draw_outline(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
+def draw_outline(head: Head, examples: Sequence[Example], rng: Rng, batch: int, device: str = "cpu") -> Batch:
     """Half of the slices hold something, one output as often as another, and are looked at there."""
+    if head.dimensions == 3:
+        return draw_whole(head, examples, rng, batch, device)
     stacks, centres = [], np.zeros((batch, 2))
     for i in range(batch):
         example, place = draw_slice(head, examples, rng, wanted=i % 2 == 0)
@@ -104,7 +109,7 @@ def draw_outline(head: Head, examples: Sequence[Example], rng: Rng, batch: int) 
         stacks.append(torch.from_numpy(np.stack([*near(example, place[0]), *targets[:, place[0]]]).astype(np.float32)))
         centres[i] = centre_of(place, targets.shape[2:], rng)
     same = max(s.shape[-2] for s in stacks), max(s.shape[-1] for s in stacks)
-    stack = torch.stack([functional.pad(s, (0, same[1] - s.shape[-1], 0, same[0] - s.shape[-2])) for s in stacks])
+    stack = torch.stack([functional.pad(s, (0, same[1] - s.shape[-1], 0, same[0] - s.shape[-2])) for s in stacks]).to(device)
     kinds = stack.shape[1] - maps_in(head) * (2 * NEIGHBOURS + 1)
     moved = move(stack, centres, SIZE, rng, codes=kinds)
     image, targets = moved[:, :-kinds], moved[:, -kinds:]
@@ -155,7 +160,7 @@ def outline_finish(head: Head) -> Callable[[Tensor], Tensor]:
 
 
 def predict_outline(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
-    return planes(net, example["inputs"], net.config.stride, device, outline_finish(head), flips=True)
+    return through(net, example["inputs"], net.config.stride, device, outline_finish(head), flips=True)
 
 
 def masks_of(head: Head, probability: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -303,7 +308,7 @@ def build_image(head: Head) -> nn.Module:
     return net
 
 
-def draw_image(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
+def draw_image(head: Head, examples: Sequence[Example], rng: Rng, batch: int, device: str = "cpu") -> Batch:
     stacks = []
     size = min(SIZE, *(min(e["inputs"].shape[-2:]) // 16 * 16 for e in examples[:1]))
     while len(stacks) < batch:
@@ -311,7 +316,7 @@ def draw_image(head: Head, examples: Sequence[Example], rng: Rng, batch: int) ->
         s = int(rng.integers(example["inputs"].shape[1]))
         if example["inside"][s].any():
             stacks.append(np.stack([*near(example, s), *example["targets"][:, s]]).astype(np.float32))
-    pieces = torch.cat([cut(torch.from_numpy(stack)[None], size, rng) for stack in stacks])
+    pieces = torch.cat([cut(torch.from_numpy(stack)[None], size, rng) for stack in stacks]).to(device)
     kinds = len(head.outputs)
     return {"image": pieces[:, :-kinds], "targets": pieces[:, -kinds:]}
 
@@ -384,7 +389,7 @@ def slices_of(example: Example, at: Sequence[int]) -> NDArray[np.float32]:
     return np.asarray(example["inputs"], np.float32)[:, at].transpose(1, 0, 2, 3)
 
 
-def draw_category(head: Head, examples: Sequence[Example], rng: Rng, batch: int, slices: int = TAUGHT_SLICES) -> Batch:
+def draw_category(head: Head, examples: Sequence[Example], rng: Rng, batch: int, device: str = "cpu", slices: int = TAUGHT_SLICES) -> Batch:
     """Classes alike; the slices of a volume are turned and lit alike. Tissue that nobody knows has the code TISSUES.
 
     Of cases with fewer slices more are drawn, so that a batch holds as many slices.
@@ -404,7 +409,7 @@ def draw_category(head: Head, examples: Sequence[Example], rng: Rng, batch: int,
         known = example.facts["numbers"]
         numbers.append(patient_values(known) if "volumes_ml" in known else np.zeros(2 * len(VALUES), np.float32))
     count, maps = tissue.shape[0], image.shape[1]
-    stack = torch.from_numpy(np.stack(stacks))
+    stack = torch.from_numpy(np.stack(stacks)).to(device)
     moved = move(stack, rng.normal(0, 0.04, (batch, 2)), side_of(*stack.shape[-2:]), rng, codes=count)
     seen = look(moved[:, :-count], rng, 1).unflatten(1, (count, maps))
     return {"image": seen, "tissue": moved[:, -count:].long(), "labels": torch.tensor(labels), "numbers": torch.from_numpy(np.stack(numbers))}
@@ -434,9 +439,9 @@ def answers_of(head: Head, net: nn.Module, examples: Sequence[Example], device: 
     net.eval()
     rng, found = np.random.default_rng([seed, 1]), []
     while sum(len(labels) for _, labels in found) < min(VIEWS * len(examples), VIEWED):
-        batch = draw_category(head, examples, rng, 4, SLICES)
+        batch = draw_category(head, examples, rng, 4, device, SLICES)
         with torch.inference_mode():
-            seen = net.see(batch["image"].to(device))
+            seen = net.see(batch["image"])
             found.append((torch.cat([net.weigh(seen.features).logits, seen.tissue], 1).float().cpu(), batch["labels"]))
     return {"answers": torch.cat([a for a, _ in found]).clone(), "labels": torch.cat([labels for _, labels in found])}
 
@@ -479,36 +484,55 @@ def as_tissues(head: Head) -> Head:
 
 
 def build_tissues(head: Head) -> nn.Module:
-    return TissueClass(config_of(head, len(STRUCTURES)), len(head.outputs))
+    return TissueClass(whole_config(head, len(STRUCTURES)), len(head.outputs))
 
 
-def draw_tissues(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
-    return draw_outline(as_tissues(head), examples, rng, batch)
+def whole_config(head: Head, outputs: int) -> UNetConfig:
+    return UNetConfig(maps_in(head), outputs, head.width, 3 * head.width, stages=WHOLE_STAGES, dimensions=3)
+
+
+def draw_whole(head: Head, examples: Sequence[Example], rng: Rng, batch: int, device: str = "cpu") -> Batch:
+    """Whole volumes, the smaller ones with air behind them."""
+    drawn = [examples[i] for i in rng.integers(len(examples), size=batch)]
+    stride = 2**WHOLE_STAGES
+    side = [-(-max(e["inputs"].shape[axis] for e in drawn) // stride) * stride for axis in (1, 2, 3)]
+
+    def stacked(name: str) -> Tensor:
+        arrays = [torch.from_numpy(np.array(e[name])).to(device).float() for e in drawn]
+        return torch.stack([functional.pad(a, [n for axis in (3, 2, 1) for n in (0, side[axis - 1] - a.shape[axis])]) for a in arrays])
+
+    image, codes = move_whole(stacked("inputs"), stacked("targets"), rng)
+    return {"image": look_whole(image, codes, int(codes.max()) + 1, rng, TINTED), "targets": codes[:, 0].long()}
 
 
 def loss_tissues(head: Head, net: nn.Module, batch: Batch) -> Tensor:
     assert isinstance(net, TissueClass)
-    return loss_outline(as_tissues(head), net.unet, batch)
+    return classes_loss(net.unet(batch["image"]), batch["targets"])
 
 
-def values_in(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
+def tissues_in(net: nn.Module, example: Example, device: str, flips: bool = True) -> Tensor:
+    """(tissues, S, H, W) probabilities on `device`."""
     assert isinstance(net, TissueClass)
-    return values_of(predict_outline(as_tissues(head), net.unet, example, device), example.facts["spacing_mm"])
+    return whole(net.unet, example["inputs"], net.config.stride, device, lambda x: torch.softmax(x, 1)[:, 1:], flips)
+
+
+def values_in(net: nn.Module, example: Example, device: str, flips: bool = True) -> Tensor:
+    return values_of(tissues_in(net, example, device, flips), example.facts["spacing_mm"])
 
 
 def fit_tissues(head: Head, net: nn.Module, examples: Sequence[Example], device: str) -> None:
     assert isinstance(net, TissueClass)
-    values = torch.from_numpy(np.stack([values_in(head, net.eval(), example, device) for example in examples])).to(device)
+    values = torch.stack([values_in(net.eval(), example, device) for example in examples])
     net.fit(values, torch.tensor([int(e.facts["category"]) for e in examples], device=device))
 
 
-def class_of(net: nn.Module, values: NDArray[np.float32], device: str) -> NDArray[np.float32]:
+def class_of(net: nn.Module, values: Tensor) -> NDArray[np.float32]:
     with torch.inference_mode():
-        return torch.softmax(net(torch.from_numpy(values)[None].to(device)), 1)[0].cpu().numpy()
+        return torch.softmax(net(values[None]), 1)[0].cpu().numpy()
 
 
-def predict_tissues(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
-    return class_of(net, values_in(head, net, example, device), device)
+def predict_tissues(head: Head, net: nn.Module, example: Example, device: str, flips: bool = True) -> NDArray[np.float32]:
+    return class_of(net, values_in(net, example, device, flips))
 
 
 # ---------------------------------------------------------------- classes of single pictures
@@ -517,7 +541,7 @@ def build_picture(head: Head) -> nn.Module:
     return PictureClass(len(head.outputs))
 
 
-def draw_picture(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
+def draw_picture(head: Head, examples: Sequence[Example], rng: Rng, batch: int, device: str = "cpu") -> Batch:
     """Classes alike, a picture each, turned and lit as another scanner might."""
     classes = [c for c in ([e for e in examples if e.facts["category"] == k] for k in range(len(head.outputs))) if c]
     pictures, labels = [], []
@@ -528,7 +552,7 @@ def draw_picture(head: Head, examples: Sequence[Example], rng: Rng, batch: int) 
         pictures.append(torch.from_numpy(np.asarray(inputs[0, [int(rng.integers(inputs.shape[1]))]], np.float32)))
         labels.append(int(example.facts["category"]))
     side = side_of(max(p.shape[1] for p in pictures), max(p.shape[2] for p in pictures))
-    squares = torch.stack([fit_square(p, side) for p in pictures])
+    squares = torch.stack([fit_square(p, side) for p in pictures]).to(device)
     moved = move(squares, rng.normal(0, 0.04, (batch, 2)), side, rng)
     return {"pictures": look(moved, rng), "labels": torch.tensor(labels)}
 
@@ -560,7 +584,7 @@ def build_volumes(head: Head) -> nn.Module:
     return Clinical(len(head.outputs))
 
 
-def draw_volumes(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
+def draw_volumes(head: Head, examples: Sequence[Example], rng: Rng, batch: int, device: str = "cpu") -> Batch:
     index = rng.integers(len(examples), size=batch)
     values = np.stack([patient_values(examples[i].facts["numbers"]) for i in index])
     values[:, :len(VALUES)] += rng.normal(0, MEASURED, (batch, len(VALUES))) * values[:, len(VALUES):]
@@ -585,7 +609,7 @@ def build_rebuild(head: Head) -> nn.Module:
     return Unrolled(UnrolledConfig())
 
 
-def draw_rebuild(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
+def draw_rebuild(head: Head, examples: Sequence[Example], rng: Rng, batch: int, device: str = "cpu") -> Batch:
     """One slice of one undersampling each, scaled so that its brightest point is about 1."""
     rows: list[tuple[Any, ...]] = []
     for _ in range(batch):
@@ -630,7 +654,7 @@ def build_series(head: Head) -> nn.Module:
     return NextTime()
 
 
-def draw_series(head: Head, examples: Sequence[Example], rng: Rng, batch: int) -> Batch:
+def draw_series(head: Head, examples: Sequence[Example], rng: Rng, batch: int, device: str = "cpu") -> Batch:
     """Stretches of series, each brought to the points the net knows."""
     stretches = []
     for _ in range(batch):
@@ -662,7 +686,7 @@ TASKS = {
     "image": Task(build_image, draw_image, loss_image, predict_image, score_image),
     "category": Task(build_category, draw_category, loss_category, predict_category, score_category, batch=4,
                      second=Second(answers_of, draw_answers, loss_answers, 500)),
-    "tissues": Task(build_tissues, draw_tissues, loss_tissues, predict_tissues, score_category, close=fit_tissues),
+    "tissues": Task(build_tissues, draw_whole, loss_tissues, predict_tissues, score_category, batch=2, close=fit_tissues),
     "picture": Task(build_picture, draw_picture, loss_picture, predict_picture, score_category, batch=32, peak=6e-4),
     "volumes": Task(build_volumes, draw_volumes, loss_volumes, predict_volumes, score_category, batch=64, peak=1e-2),
     "rebuild": Task(build_rebuild, draw_rebuild, loss_rebuild, predict_rebuild, score_rebuild, batch=2),

@@ -1,8 +1,7 @@
 """A class for a whole volume from its tissues: how much there is of each, what lies next to what, and a logistic regression."""
-import numpy as np
+from collections.abc import Sequence
+
 import torch
-from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,7 +18,6 @@ SHRINK = 3.0                # weight of the squared coefficients beside the sum 
 ROUNDS = 200                # of L-BFGS
 TOLD = 0.03                 # spread of a value below which it says nothing, and half precision would not keep it apart
 FAR = 4.0                   # usual spreads
-Floats = NDArray[np.float32]
 
 
 class TissueClass(nn.Module):
@@ -63,17 +61,25 @@ class TissueClass(nn.Module):
         best.step(loss)
 
 
-def values_of(tissue: Floats, spacing_mm: tuple[float, float, float]) -> Floats:
+def values_of(tissue: Tensor, spacing_mm: Sequence[float]) -> Tensor:
     """(tissues, S, H, W) probabilities -> (VALUES,): logarithms of each tissue's share of all tissue and of the brain, and for each distance in
     NEAR_MM of how much of each tissue lies around the points of each: a hippocampus that shrank has more fluid around it, whatever the head's size.
     """
-    coarse = functional.avg_pool3d(torch.from_numpy(np.ascontiguousarray(tissue, np.float32))[None], COARSE, ceil_mode=True)[0].numpy()
-    flat = coarse.reshape(len(coarse), -1)
+    coarse = functional.avg_pool3d(tissue[None].float(), COARSE, ceil_mode=True)[0]
+    flat = coarse.flatten(1)
     amount = flat.sum(1)
-    shares = np.concatenate([amount / max(amount.sum(), 1e-6), amount / max(amount[list(BRAIN)].sum(), 1e-6)])
-    found = [np.log(shares + LEAST_SHARE)]
+    shares = torch.cat([amount / amount.sum().clamp_min(1e-6), amount / amount[list(BRAIN)].sum().clamp_min(1e-6)])
+    found = [torch.log(shares + LEAST_SHARE)]
     for near_mm in NEAR_MM:
-        spread = [near_mm / (COARSE * s) for s in spacing_mm]
-        around = np.stack([ndimage.gaussian_filter(kind, spread) for kind in coarse]).reshape(len(coarse), -1)
-        found.append(np.log(flat @ around.T / np.maximum(amount, 1e-3)[:, None] + LEAST_NEAR).ravel())
-    return np.concatenate(found).astype(np.float32)
+        around = spread_out(coarse, [near_mm / (COARSE * s) for s in spacing_mm]).flatten(1)
+        found.append(torch.log(flat @ around.T / amount.clamp_min(1e-3)[:, None] + LEAST_NEAR).flatten())
+    return torch.cat(found)
+
+
+def spread_out(maps: Tensor, points: Sequence[float]) -> Tensor:
+    """(C, S, H, W) blurred by a Gaussian of so many points along each axis; each point's weights sum to 1 within the volume."""
+    for axis, spread in enumerate(points, 1):
+        at = torch.arange(maps.shape[axis], device=maps.device)
+        weights = torch.exp(-0.5 * ((at[:, None] - at) / spread) ** 2)
+        maps = (maps.movedim(axis, -1) @ (weights / weights.sum(0))).movedim(-1, axis)
+    return maps
