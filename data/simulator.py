@@ -68,6 +68,7 @@ class SimulatedStudy:
     shift_mm: float = 0.0
     anatomy: str = ""
     halves: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))    # 1 the patient's right half of the brain, 2 left
+    origin: NDArray[np.float16] = field(default_factory=lambda: np.zeros((3, 0), np.float16))   # (3, ...) mm in the head: where tissue was unpushed
     notes: tuple[str, ...] = ()
 
     @property
@@ -702,6 +703,7 @@ def scan(scene: Scene, seed: int, values: Floats, blood: dict[str, NDArray[np.bo
     lateral = scene.lateral.reshape(shape)[:, 1]
     push = shift_field.reshape(shape)[:, 1]
     halves = np.where(depth > 0, np.where(lateral - push > 0, 1, 2), 0).astype(np.uint8)
+    origin = np.stack([(p - d).reshape(shape)[:, 1] for p, d in zip(scene.point, scene.push, strict=True)]).astype(np.float16)
     measured = midline_shift(np.stack([halves == code for code in range(3)], 1).astype(np.float32), slice_mm, pixel)
     moved_mm = measured[0] if measured else 0.0
     volume = Volume(pixels=np.clip(np.rint(pixels), -1024, 3071).astype(np.float32), spacing_mm=(slice_mm, pixel, pixel), affine=affine,
@@ -710,7 +712,7 @@ def scan(scene: Scene, seed: int, values: Floats, blood: dict[str, NDArray[np.bo
                     instance_uids=tuple(f"2.25.{10**20 + seed * 1000 + 100 + i}" for i in range(slices)),
                     tags={"BodyPartExamined": "HEAD", "KVP": "120", "PatientPosition": "HFS"})
     findings = truth(masks, lateral, pixel**2 * slice_mm / 1000, moved_mm)
-    return SimulatedStudy(volume, masks, findings, seed, abs(moved_mm), scene.anatomy.name, halves, tuple(scene.notes))
+    return SimulatedStudy(volume, masks, findings, seed, abs(moved_mm), scene.anatomy.name, halves, origin, tuple(scene.notes))
 
 
 def head_holder(rng: np.random.Generator, pixels: Floats, pixel: float) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from data.records import Finding, Side
 from nlp.report_pipe import codes, cues, pipe, section_names
-from nlp.report_words import SIZE, behind_of, compared, counted, graded, last_of, measure, regions
+from nlp.report_words import IMPLIED, SIZE, behind_of, compared, counted, graded, last_of, measure, regions, regions_in
 
 Polarity = Literal["present", "possible", "absent"]
 Certainty = Literal["certain", "likely", "possible"]
@@ -443,7 +443,11 @@ def loose_of(sentence: str, start: int, sizes: list[re.Match[str]], marks: Marks
 
 
 def says(text: str, findings: Iterable[Finding]) -> bool:
-    """Whether the text states exactly these findings: no more, no less, same polarity, side, number and count."""
+    """Whether the text states exactly these findings: no more, no less, same polarity, side, region, number and count."""
+    findings, mentions = list(findings), read_report(text)
+    named = regions_in(text, (0, len(text)))
+    own = {name for a in mentions for name in (*regions_in(text, (a.start, a.end)), *IMPLIED.get(a.code, ()))}     # regions in names of findings
+    placed = {f.code: regions_in(f.region, (0, len(f.region))) for f in findings if f.present and f.region}
     intended = [
         (
             f.code,
@@ -452,14 +456,16 @@ def says(text: str, findings: Iterable[Finding]) -> bool:
             round(f.size_mm, 1) if f.present and f.size_mm is not None else None,
             round(f.volume_ml, 1) if f.present and f.volume_ml is not None else None,
             f.count if f.present else None,
+            placed.get(f.code, []),
         )
         for f in findings
     ]
     read: list[tuple[object, ...]] = []
-    for a in read_report(text):
+    for a in mentions:
         first = next((row for row in read if row[:2] == (a.code, a.polarity)), None)
         if first and (a.size_mm, a.volume_ml, a.count) == (None,) * 3 and (not a.side or first[2] in (None, a.side)):
             read[read.index(first)] = (*first[:2], first[2] or a.side, *first[3:])      # named again by its scale: "atrophy on the left, MTA 2"
             continue
-        read.append((a.code, a.polarity, a.side, a.size_mm, a.volume_ml, a.count))
+        places = [name for name in named if name not in own or name in placed.get(a.code, [])]
+        read.append((a.code, a.polarity, a.side, a.size_mm, a.volume_ml, a.count, places))
     return sorted(intended, key=str) == sorted(read, key=str)

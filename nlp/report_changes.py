@@ -3,10 +3,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from nlp.assertions import Assertion, Loose, read_all
+from nlp.report_words import IMPLIED
 
 Fact = tuple[str, ...]
-# regions that the name of a finding has in it already
-IMPLIED = {"hippocampal_atrophy": {"hippocampus", "temporal"}, "skull_fracture": {"calvarium", "skull base"}, "pituitary_tumour": {"sella"}}
 # which attribute of two mentions of one finding differs; the first that does names the change
 COMPARED = ("polarity", "side", "size", "severity", "comparison", "count", "region", "acuity")
 

@@ -9,6 +9,8 @@ SIZE = re.compile(rf"(?<![\w.])({VALUE})((?:\s*(?:mm|cm)?\s*(?:x|×|by|-|–|to)
 VALUE_UNIT = re.compile(rf"({VALUE})\s*(mm|cm)?", re.I)
 COUNT = re.compile(r"(?<![\w.-])(?P<n>\d{1,3}|an?|one|single|solitary|two|three|four|five|six|seven|eight|nine|ten)\s+(?:[\w-]+\s+){0,3}$", re.I)
 COUNTS = {"one": 1, "single": 1, "solitary": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
+# regions that the name of a finding has in it already
+IMPLIED = {"hippocampal_atrophy": {"hippocampus", "temporal"}, "skull_fracture": {"calvarium", "skull base"}, "pituitary_tumour": {"sella"}}
 SMALL_VESSEL = re.compile(r"(?:small|large)[\s-]+vessels?\b", re.I)
 
 

@@ -11,7 +11,9 @@ from nlp.tokenizer import REGISTERS
 
 NOUNS = {code: tuple(name for name, _, _ in nouns_of(code)) for code in worded() if code in FINDINGS}
 TOGETHER_MAX = 6        # absent findings in one sentence
-LOBE = re.compile(r"(?:frontal|parietal|temporal|occipital)", re.I)
+LOBES = ("frontal", "parietal", "temporal", "occipital")
+# what lies on the brain lies in no lobe: a subdural haematoma in the frontal region
+ON_THE_BRAIN = ("epidural_haemorrhage", "subdural_haemorrhage", "subarachnoid_haemorrhage", "extra_axial_collection")
 SIDED = re.compile(r"\b(?:left|right|bilateral|both)\s+", re.I)
 
 
@@ -130,8 +132,20 @@ def value_of(finding: Finding, slot: str) -> str:
     if slot == "<acuity>":
         return finding.acuity.replace("_", " ")
     assert slot == "<region>", slot
-    place = SIDED.sub("", finding.region)       # the side has its own slot
-    return place + " lobe" if LOBE.fullmatch(place) else place
+    return place_of(finding)
+
+
+def place_of(finding: Finding) -> str:
+    """A region, or several with commas, in words: frontal lobe, frontal and parietal lobes, thalamus and basal ganglia."""
+    places = SIDED.sub("", finding.region).split(", ")      # the side has its own slot
+    kind = "region" if finding.code in ON_THE_BRAIN else "lobe"
+    if all(place.lower() in LOBES for place in places):
+        return f"{listed(places)} {kind}{'s' if len(places) > 1 or finding.side == 'bilateral' else ''}"
+    return listed([f"{place} {kind}" if place.lower() in LOBES else place for place in places])
+
+
+def listed(names: Sequence[str]) -> str:
+    return " and ".join((", ".join(names[:-1]), names[-1])) if len(names) > 1 else names[0]
 
 
 def has_side(finding: Finding) -> bool:

@@ -10,12 +10,15 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from data.atlas import REGIONS, regions_at
 from data.errors import StudyRefused
 from data.images import open_study
 from data.labelled_pictures import LabelledPicture, folds, read_labelled_pictures
 from data.midline import SHIFT_FROM_MM
 from data.records import Finding, Study, Volume
-from data.simulator import TYPES, list_anatomies, simulate_head_ct
+from data.simulate.anatomy import read_head
+from data.simulator import TYPES, SimulatedStudy, list_anatomies, simulate_head_ct
+from nlp.sentences import ON_THE_BRAIN
 from vision.findings import HEDGE, STATE, FindingModel, area_under, sigmoid
 from vision.metrics import bootstrap, dice
 from vision.picture_net import PictureNet
@@ -24,6 +27,7 @@ from vision.train_pictures import BODY_STEPS, FOLDS, HELD_OUT_FOLD, JUDGE_STEPS,
 
 SIMULATED = 260         # studies that the picture nets of the folds learn from, as in training
 IN_TABLES = ("studies", "findings", "outlines")
+REGION_LEAST = 0.15     # of the true outline in each region that is rightly named; its main one must be among them
 THRESHOLD = "50 to 90 HU"       # what a trivial method outlines
 LEAST_STACK = 17        # slices of 5 mm: less is refused as no whole head
 
@@ -78,6 +82,7 @@ def on_simulated(model: FindingModel, studies: int, seed: int, anatomy: Path | N
     sides, volumes, shifts, stated, floor = [], [], [], [], []
     drafts: dict[str, dict[str, int]] = {"with haemorrhage": {}, "without haemorrhage": {}}
     overlaps: dict[str, list[dict[str, float]]] = {"head": [], THRESHOLD: []}
+    regions: dict[str, dict[str, int]] = {}
     for i in range(studies):
         made = simulate_head_ct(seed * 100_000 + i, anatomy=heads[i % len(heads)] or None)
         answer = model.find(made.study)
@@ -94,6 +99,9 @@ def on_simulated(model: FindingModel, studies: int, seed: int, anatomy: Path | N
                     sides.append(got.side == wanted.side)
                 if wanted.volume_ml and got.volume_ml:
                     volumes.append((got.volume_ml, wanted.volume_ml))
+                if (kind := wanted.code.removesuffix("_haemorrhage")) in made.masks and kind != "intraventricular":
+                    verdict = region_verdict(got, region_shares(made, heads[i % len(heads)], kind))
+                    regions.setdefault(kind, dict.fromkeys(VERDICTS, 0))[verdict] += 1
             if got.band == "state":
                 stated.append(got.present == wanted.present)
         tally = drafts[f"{'with' if made.findings[0].present else 'without'} haemorrhage"]
@@ -115,11 +123,31 @@ def on_simulated(model: FindingModel, studies: int, seed: int, anatomy: Path | N
     pairs = np.array(volumes or [(0, 0)], float)
     return result | {
         "outlines": {"head": outlined(overlaps["head"]), "floors": {THRESHOLD: outlined(overlaps[THRESHOLD])}},
-        "drafts": drafts,
+        "drafts": drafts, "regions": regions,
         "side_accuracy": share(np.array(sides)), "stated_right": share(np.array(stated)),
         "volume_error_ml_median": round(float(np.median(np.abs(pairs[:, 0] - pairs[:, 1]))), 2),
         "shift_error_mm_median": round(float(np.median(shifts)), 2) if shifts else None,
         "floor_auc_bright_pixels": area_under(bright, bleeding)}
+
+
+VERDICTS = ("right", "wrong", "none named")
+
+
+def region_shares(made: SimulatedStudy, source: str, kind: str) -> NDArray[np.float64]:
+    """Share of the true blood in each of REGIONS, by where its place was before it pushed, in the head's own standard millimetres.
+
+    These are laid on by landmarks, to within a centimetre: what is counted as wrong can be theirs.
+    """
+    point = read_head(source).standard(list(made.origin[:, made.masks[kind] > 0].astype(np.float32)))
+    found = regions_at(np.stack(point, 1), deep=f"{kind}_haemorrhage" not in ON_THE_BRAIN)
+    return np.array([(found == k).mean() for k in range(len(REGIONS))])
+
+
+def region_verdict(finding: Finding, shares: NDArray[np.float64]) -> str:
+    named = [REGIONS.index(name) for name in finding.region.replace("posterior fossa", "cerebellum").split(", ") if name]
+    if not named:
+        return "none named"
+    return "right" if int(shares.argmax()) in named and shares[named].min() >= REGION_LEAST else "wrong"
 
 
 def outlined(rows: list[dict[str, float]]) -> dict[str, list[float]]:

@@ -18,6 +18,7 @@ from data.model_files import MODELS
 from data.records import Band, Finding, ImageEvidence, Side, Study, Volume
 from data.simulator import LABELS, TYPES
 from vision.picture_net import PICTURE_SIZE, PictureNet
+from vision.regions import Placing, place, region_of
 from vision.skull_net import ANGLES, TOP, TURN, FlatSkull, SkullNet, flatten_skull, fracture_logits, strongest, to_mask
 from vision.train_findings import OUTLINES, SLICE_CODES, FindingNet, Slices, augment, load_nets
 from vision.train_pictures import picture_logits
@@ -168,7 +169,9 @@ class FindingModel:
         if uneven:          # a slice between two others shows the skull of both, and neither as dense: of the one such head at hand, lines all along
             notes.append("slices lie unevenly: no fracture looked for")
         lines = None if picture or uneven else self.fracture_lines(thin)
-        findings, masks = self.graph(volume, group, grid, answers, measures, seen, picture, sided, lines)
+        known = sided and not uneven and volume.spacing_mm is not None and volume.affine is not None
+        placing = place(answers.halves[:, 0] < 0.5, affine_of_halves(grid, group, volume.affine)) if known else None    # type: ignore[arg-type]
+        findings, masks = self.graph(volume, group, grid, answers, measures, seen, picture, sided, lines, placing)
         chance = np.repeat(1 / (1 + np.exp(-seen)), group)[: len(volume.pixels)]
         return Findings(findings, masks, image_tokens(answers), tuple(notes + measures.notes), index, tuple(float(p) for p in chance),
                         not_assessed(findings, "CT"))
@@ -178,7 +181,8 @@ class FindingModel:
         return FractureLines(flat, fracture_logits(self.skull_net, flat.grey, self.device))
 
     def graph(self, volume: Volume, group: int, grid: Grid, answers: Answers, measures: Measures, seen: NDArray[np.float32],
-              picture: bool, sided: bool, lines: FractureLines | None) -> tuple[tuple[Finding, ...], dict[str, NDArray[np.uint8]]]:
+              picture: bool, sided: bool, lines: FractureLines | None,
+              placing: Placing | None = None) -> tuple[tuple[Finding, ...], dict[str, NDArray[np.uint8]]]:
         """Findings and the masks they point to."""
         fits = self.calibration["picture" if picture else "volume"]
         chance = {code: probability(fits[code], measures.evidence[code]) for code in SLICE_CODES}
@@ -222,7 +226,8 @@ class FindingModel:
             mask = masks[code]
             side = side_of(measures.outlines[:, k], answers.halves, leftward) if sided else None
             volume_ml = round(float(mask.sum()) * voxel_ml, 1) if voxel_ml and mask.any() and band == "state" else None
-            add(code, True, p, "state" if p >= STATE["type"] and band == "state" else "hedge", side=side, volume_ml=volume_ml,
+            region = region_of(code, mask, volume.affine, placing) if placing and volume.affine is not None else ""
+            add(code, True, p, "state" if p >= STATE["type"] and band == "state" else "hedge", side=side, region=region, volume_ml=volume_ml,
                 evidence=evidence(code, answers.logits[:, k + 1], mask))
         # how much there is of what is only possible is not known
         shown_at = {f.code: f.evidence for f in found}
@@ -489,6 +494,13 @@ def side_of(outline: NDArray[np.bool_], halves: NDArray[np.float32], leftward: b
     share = float(first[outline].mean())
     one, other = ("right", "left") if leftward else ("left", "right")
     return one if share >= 0.75 else other if share <= 0.25 else "bilateral"    # type: ignore[return-value]
+
+
+def affine_of_halves(grid: Grid, group: int, affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(column, row, slice) of the halves, each point of which stands for four of the grid, to LPS mm."""
+    steps = np.diag((2 * grid.step_column, 2 * grid.step_row, float(group), 1.0))
+    steps[:3, 3] = grid.column0 + grid.step_column / 2, grid.row0 + grid.step_row / 2, (group - 1) / 2
+    return affine @ steps
 
 
 def to_volume(outline: NDArray[np.bool_], chance: NDArray[np.float32], grid: Grid, group: int, slices: int) -> NDArray[np.uint8]:

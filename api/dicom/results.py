@@ -20,6 +20,9 @@ KINDS = {"SR": 9901, "SEG": 9902, "MEASUREMENTS": 9903, "KO": 9904}     # kind -
 # finding -> what SNOMED CT calls its tissue; where pydicom's dictionary has no code, ours stands alone
 TISSUES = {code: codes.SCT.Hemorrhage for code in (
     "epidural_haemorrhage", "subdural_haemorrhage", "subarachnoid_haemorrhage", "intraparenchymal_haemorrhage", "intraventricular_haemorrhage")}
+# region as data/atlas.py names it -> where SNOMED CT has it; the others have our code alone
+SITES = {"frontal": codes.SCT.FrontalLobe, "parietal": codes.SCT.ParietalLobe, "temporal": codes.SCT.TemporalLobe,
+         "occipital": codes.SCT.OccipitalLobe, "thalamus": codes.SCT.Thalamus, "cerebellum": codes.SCT.Cerebellum, "brainstem": codes.SCT.BrainStem}
 COLOURS = ((66.0, 60.0, 40.0), (75.0, -40.0, 50.0), (60.0, 20.0, -60.0), (85.0, 0.0, 70.0), (70.0, 50.0, -30.0), (80.0, -45.0, -10.0))     # CIELab
 
 
@@ -91,7 +94,7 @@ def measurements(report: Report, images: list[Dataset], segments: dict[str, int]
             values.append(hd.sr.Measurement(codes.SCT.Length, finding["size_mm"], codes.UCUM.Millimeter))
         track = hd.sr.TrackingIdentifier(uid=report.uid(f"track:{finding['id']}", 0), identifier=f"{report.id}:{finding['id']}")
         shared: dict[str, Any] = {"tracking_identifier": track, "finding_type": concept(finding), "measurements": values, "algorithm_id": algorithm,
-                                  "qualitative_evaluations": evaluations(finding)}
+                                  "finding_sites": sites(finding) or None, "qualitative_evaluations": evaluations(finding)}
         if finding["id"] in segments and outlines is not None and values:
             source = outlines.ReferencedSeriesSequence[0].SeriesInstanceUID
             segment = hd.sr.ReferencedSegment(outlines.SOPClassUID, outlines.SOPInstanceUID, segments[finding["id"]],
@@ -116,6 +119,11 @@ def measurements(report: Report, images: list[Dataset], segments: dict[str, int]
         is_complete=final, is_final=final, is_verified=bool(verified), series_description=described(report, "measurements"), **verified)
     dated(made, report, images[0])
     return made
+
+
+def sites(finding: dict[str, Any]) -> list[hd.sr.FindingSite]:
+    """The regions that a finding lies in, or over."""
+    return [hd.sr.FindingSite(SITES.get(name) or hd.sr.CodedConcept(name[:16], SCHEME, name[:64])) for name in finding["region"].split(", ") if name]
 
 
 def evaluations(finding: dict[str, Any]) -> list[hd.sr.QualitativeEvaluation]:

@@ -34,7 +34,8 @@ class Outliner:
         mask = np.zeros(volume.pixels.shape, np.uint8)
         mask[2:4, 10:20, 30:45] = 1
         seen = (ImageEvidence(volume.series_uid, 2, volume.instance_uids[2], (10, 30, 20, 45), "f1"),)
-        findings = (Finding("f1", "subdural_haemorrhage", "subdural haematoma", True, 0.9, side="left", volume_ml=12.5, critical=True, evidence=seen),
+        findings = (Finding("f1", "subdural_haemorrhage", "subdural haematoma", True, 0.9, side="left", region="frontal, basal ganglia",
+                            volume_ml=12.5, critical=True, evidence=seen),
                     Finding("f2", "midline_shift", "midline shift", True, 0.9, side="right", size_mm=4.0,
                             evidence=(ImageEvidence(volume.series_uid, 2, volume.instance_uids[2]),)))
         sentences = (Sentence("Subdural haematoma.", "findings", ("f1",)), Sentence("Shift of 4 mm.", "impression", ("f2",)))
@@ -158,6 +159,12 @@ def test_a_preliminary_report_is_dated_by_its_version_not_by_the_examination(des
 def test_what_is_only_possible_is_called_so_in_the_outlines_and_key_images():
     sure = {"side": "left", "label": "subdural haematoma", "band": "state"}
     assert label(sure) == "left subdural haematoma" and label(sure | {"band": "hedge"}) == "possible left subdural haematoma"
+
+
+def test_the_measurements_name_each_region_of_a_finding_as_its_site(desk):
+    [group, _] = [item for item in signed(desk)["MEASUREMENTS"].ContentSequence[-1].ContentSequence]
+    sites = [item.ConceptCodeSequence[0] for item in group.ContentSequence if item.ConceptNameCodeSequence[0].CodeMeaning == "Finding Site"]
+    assert [(site.CodeValue, site.CodingSchemeDesignator) for site in sites] == [("83251001", "SCT"), ("basal ganglia", "99WETREAD")]
 
 
 class Doubter(Outliner):

@@ -7,7 +7,19 @@ from scipy import ndimage
 from data.dicom import read_study
 from data.errors import SimulatorError
 from data.midline import SHIFT_FROM_MM
-from data.simulator import INSIDE, KINDS, TYPES, border_of, findings_in_files, read_anatomy, simulate_head_ct, write_dicom
+from data.simulator import (
+    BONE,
+    DIPLOE,
+    INSIDE,
+    KINDS,
+    TYPES,
+    border_of,
+    findings_in_files,
+    nearest,
+    read_anatomy,
+    simulate_head_ct,
+    write_dicom,
+)
 
 
 def fact(study, code):
@@ -167,3 +179,10 @@ def test_the_truth_of_files_says_slices_and_box_of_each_finding_as_the_reader_of
                        ((row0, slice(None)), (row1 - 1, slice(None)), (slice(None), column0), (slice(None), column1 - 1)))
             first, last = seen.slices
             assert mask[first].any() and mask[last].any() and not mask[:first].any() and not mask[last + 1:].any()
+
+
+def test_what_is_seen_is_the_tissue_of_the_place_that_it_came_from():
+    made = simulate_head_ct(3, "none", rows=64, slice_mm=5.0)
+    there = nearest(read_anatomy("").tissue, list(made.origin.reshape(3, -1).astype(np.float32)), 1.0).reshape(made.volume.pixels.shape)
+    assert np.isin(there[made.volume.pixels > 900], (BONE, DIPLOE)).mean() > 0.9
+    assert INSIDE[there[(made.volume.pixels > 10) & (made.halves > 0)]].mean() > 0.9

@@ -66,6 +66,32 @@ def test_a_sentence_that_says_something_else_is_noticed(changed):
     assert not says(changed, [finding("subdural_haemorrhage", side="left", volume_ml=12.0)])
 
 
+@pytest.mark.parametrize(("code", "side", "region", "words"), [
+    ("intraparenchymal_haemorrhage", "left", "frontal", "Left intraparenchymal haemorrhage in the frontal lobe, 12 mL."),
+    ("intraparenchymal_haemorrhage", "bilateral", "frontal", "Bilateral intraparenchymal haemorrhage in the frontal lobes, 12 mL."),
+    ("intraparenchymal_haemorrhage", "left", "frontal, basal ganglia",
+     "Left intraparenchymal haemorrhage in the frontal lobe and basal ganglia, 12 mL."),
+    ("intraparenchymal_haemorrhage", None, "thalamus, brainstem", "Intraparenchymal haemorrhage in the thalamus and brainstem, 12 mL."),
+    ("subdural_haemorrhage", "right", "frontal, parietal", "Right subdural haematoma in the frontal and parietal regions, 12 mL."),
+    ("subdural_haemorrhage", "right", "posterior fossa", "Right subdural haematoma in the posterior fossa, 12 mL.")])
+def test_regions_are_put_into_words_and_read_back(code, side, region, words):
+    single = finding(code, side=side, region=region, volume_ml=12.0)
+    assert render(single) == words and says(words, [single])
+    assert one(words).region == ", ".join(sorted(region.split(", ")))
+
+
+@pytest.mark.parametrize("changed", ["Left subdural haematoma in the parietal region.", "Left subdural haematoma.",
+                                     "Left subdural haematoma in the frontal and parietal regions."])
+def test_a_sentence_that_names_another_region_is_noticed(changed):
+    assert says("Left subdural haematoma in the frontal region.", [finding("subdural_haemorrhage", side="left", region="frontal")])
+    assert not says(changed, [finding("subdural_haemorrhage", side="left", region="frontal")])
+
+
+def test_a_region_that_the_graph_does_not_have_is_noticed_but_not_that_of_a_name():
+    assert not says("Left subdural haematoma in the frontal region.", [finding("subdural_haemorrhage", side="left")])
+    assert says("Medial temporal lobe atrophy.", [finding("hippocampal_atrophy")])
+
+
 def test_a_denial_reaches_the_whole_list_but_not_the_next_sentence_or_a_but():
     read = read_report("No haemorrhage, mass effect or midline shift. There is a skull fracture. No SDH, but a small right EDH, 3 cc.")
     assert [(a.code, a.polarity, a.side, a.volume_ml) for a in read] == [

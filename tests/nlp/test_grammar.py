@@ -86,6 +86,15 @@ def test_every_code_of_the_table_is_worded_and_its_template_reads_back_in_every_
             assert says(render(one), [one]), render(one)
 
 
+def test_a_volume_stands_beside_its_finding_not_beside_the_lobe():
+    chance = Random(5)
+    blood = [Finding("f1", "intraparenchymal_haemorrhage", "intraparenchymal haemorrhage", True, 0.9, side="left", region="frontal", volume_ml=12.0)]
+    for register in REGISTERS:
+        for _ in range(30):
+            text = fill(walk(blood, register, chance), blood[0])
+            assert "lobe of" not in text and "lobe measuring" not in text and "lobe with" not in text and says(text, blood), text
+
+
 def test_an_age_that_the_graph_does_not_have_is_not_said():
     chance = Random(4)
     plain = Finding("f1", "subdural_haemorrhage", "subdural haematoma", True, 0.9)

@@ -12,6 +12,7 @@ from data.errors import ModelError, StudyRefused
 from data.images import open_study
 from data.records import Study, Volume
 from data.simulator import simulate_head_ct
+from vision.evaluate_findings import region_shares, region_verdict
 from vision.findings import PEAK_OF_MANY, PIXEL_MM, FindingModel, choose_volume, give_fragments, measure, outline_bias, peak, run, whole_study
 from vision.train_findings import OUTLINES, SLICE_CODES, Slices
 from vision.transforms import SIZE, grid_for, volume_channels
@@ -53,6 +54,18 @@ def test_the_mirrored_head_bleeds_on_the_other_side(model, bleeding):
     mirrored = replace(made.volume, pixels=made.volume.pixels[:, :, ::-1].copy())
     seen = {f.code: f for f in model.find(replace(made.study, volumes=(mirrored,))).findings}["intraparenchymal_haemorrhage"]
     assert {seen.side, truth.side} == {"left", "right"}
+
+
+def test_blood_is_given_the_region_that_it_began_in_where_the_head_can_be_laid_on_the_atlas(model):
+    made = simulate_head_ct(9005, "intraparenchymal")
+
+    def seen(**change):
+        volume = replace(made.volume, **change)
+        return {f.code: f for f in model.find(replace(made.study, volumes=(volume,))).findings}["intraparenchymal_haemorrhage"]
+
+    found = seen()
+    assert found.region == "cerebellum" and region_verdict(found, region_shares(made, "", "intraparenchymal")) == "right"
+    assert seen(affine=None).region == seen(notes=(UNEVEN_GAPS,)).region == ""
 
 
 def test_the_same_study_gives_the_same_graph(model, bleeding):
