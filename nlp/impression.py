@@ -19,6 +19,7 @@ KNOWN = re.compile(r"\b(?:known|previous|prior|old)\b[^.;,?]*$", re.I)      # to
 
 AMERICAN = re.compile(r"\b(?:hemorrhag|hematom|edema|ischemi|tumors?\b)", re.I)
 SIDE, CLAUSE_END = re.compile(r"\b(?:left|right|lt|rt|l|r)\b", re.I), re.compile(r"[,;:.?!\n]")
+EITHER = re.compile(r"\b(?:bilateral\w*|both|either|left\W+(?:or\W+|and\W+)?right|right\W+(?:or\W+|and\W+)?left)\b", re.I)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ def compose_impression(findings: Sequence[Finding], order_text: str = "") -> lis
     asked = asked_codes(order_text)
     present = sorted((group[0] for group in groups if group[0].present), key=urgency)
     sides = asked_sides(order_text)
-    yes = [kin_of(asked, f) and f.band != "hedge" and on_the_side_asked(f, sides) for f in present]
+    places = asked_places(order_text)
+    yes = [kin_of(asked, f) and f.band != "hedge" and on_the_side_asked(f, sides) and in_the_place_asked(f, places) for f in present]
     rows = [Said(("Yes: " if agreed else "") + lowered(compared(f), agreed) + other_side(f, present, sides), (f.id,), f.probability)
             for f, agreed in zip(present, yes, strict=True)]
     rows += gone(findings)
@@ -65,9 +67,26 @@ def kin_of(asked: Sequence[str], finding: Finding) -> bool:
 # ---------------------------------------------------------------- the order's question
 
 def asked_sides(order_text: str) -> list[tuple[str, str]]:
-    """(code, left or right) of what the order names on a side, known or asked; a weakness in the clause before has a side of its own."""
-    return [(a.code, a.side) for a in read_all(order_text).assertions if a.polarity != "absent" and a.side in ("left", "right")
-            and SIDE.search(CLAUSE_END.split(order_text[:a.end])[-1] + CLAUSE_END.split(order_text[a.end:])[0])]
+    """(code, left or right) of what the order names on a side, known or asked; a weakness beside it has a side of its own."""
+    found = []
+    for a in read_all(order_text).assertions:
+        before, after = CLAUSE_END.split(order_text[:a.start])[-1], CLAUSE_END.split(order_text[a.end:])[0]
+        near = SIDE.findall(before)[-1:] or SIDE.findall(after)[:1]
+        side = {"l": "left", "r": "right"}[near[0][0].lower()] if near else None
+        if a.polarity != "absent" and side and (a.side == side or (a.side == "bilateral" and not EITHER.search(f"{before} {after}"))):
+            found.append((a.code, side))
+    return found
+
+
+def asked_places(order_text: str) -> list[tuple[str, str]]:
+    """(code, region) of what the order names in a part of the brain."""
+    return [(a.code, region) for a in read_all(order_text).assertions if a.polarity != "absent" for region in a.region.split(", ") if region]
+
+
+def in_the_place_asked(finding: Finding, places: Sequence[tuple[str, str]]) -> bool:
+    """A finding in another part of the brain than the one asked about, or in none that is known, answers no question with yes."""
+    named = {region for code, region in places if code in kin(finding.code)}
+    return not named or bool(named & set(finding.region.split(", ")))
 
 
 def on_the_side_asked(finding: Finding, sides: Sequence[tuple[str, str]]) -> bool:

@@ -38,8 +38,19 @@ def test_a_finding_on_the_other_side_than_the_one_asked_about_is_no_yes():
         assert texts([bleed], order)[0] == "Right epidural haematoma, 34.2 mL. On the right, not on the left that the order names."
     for order in ("Right extradural haematoma?", "extradural?", "Left sided weakness, extradural?", "Left or right extradural haematoma?"):
         assert texts([bleed], order)[0].startswith("Yes: right")
+    for order in ("Right sided weakness, left sided extradural?", "right weakness with left extradural?", "left extradural with right weakness?"):
+        assert not texts([bleed], order)[0].startswith("Yes"), order
+    for order in ("Left sided weakness, right sided extradural?", "left weakness with right extradural?", "right extradural with left weakness?"):
+        assert texts([bleed], order)[0].startswith("Yes: right"), order
     both = finding(1, "subdural_haemorrhage", side="bilateral")
     assert texts([both], "left SDH?")[0].startswith("Yes: ")
+
+
+def test_a_finding_in_another_part_of_the_brain_than_the_one_asked_about_or_in_none_that_is_known_is_no_yes():
+    for region, yes in (("frontal", True), ("frontal, parietal", True), ("temporal", False), ("", False)):
+        bleed = finding(1, "intraparenchymal_haemorrhage", side="right", region=region)
+        assert texts([bleed], "right frontal haemorrhage?")[0].startswith("Yes") == yes
+        assert texts([bleed], "haemorrhage? known frontal meningioma")[0].startswith("Yes")
 
 
 def test_the_side_that_was_asked_about_is_answered_where_all_of_it_lies_on_the_other_side():
