@@ -80,7 +80,7 @@ class HeadModel:
             raise InputError(f"--explain is for heads that answer a class, {head.name} answers {', '.join(head.outputs)}; leave it out")
         if head.task in ("volumes", "rebuild"):
             return self.without_images(dict(numbers or {}), explain)
-        notes = check(head, channels, self.config)
+        notes = ([head.caveat] if head.caveat else []) + check(head, channels, self.config)
         if "DIFFUSION" in head.inputs:
             notes.append(f"read as b0 and the usual six directions at b {B_S_MM2:.0f} s/mm2; the table of directions of the file is not read")
         first = channels[head.inputs[0]]
@@ -96,6 +96,8 @@ class HeadModel:
         case = SimpleNamespace(channels={n: p if len(p) > 1 else p[0] for n, p in moved.items()}, masks={}, structures=None, category=None,
                                spacing_mm=spacing, truth=dict(numbers or {}))
         example = self.example(case)
+        if reads_whole(head):
+            check_whole(head, example)
         if head.task == "tissues":
             return self.from_tissues(example, first, shape, notes, explain)
         answer = TASKS[head.task].predict(head, self.net, example, self.device)
@@ -107,17 +109,17 @@ class HeadModel:
         spread = self.spread(example, shape, draws)
         if head.task == "image":
             return self.images(answer, example, channels, spread, notes)
-        return replace(outlined(head, answer, first, shape), uncertainty=spread, notes=notes)
+        found = outlined(head, answer, first, shape)
+        if head.dimensions == 3 and (lacking := [name for name, mask in found.masks.items() if not mask.any()]):
+            raise InputError(f"no {' and no '.join(lacking)} was found in {head.inputs[0]}, expected a T1 of a whole head; send such a series, "
+                             "or read another contrast with structures")
+        return replace(found, uncertainty=spread, notes=notes)
 
     def from_tissues(self, example: Example, first: Volume, shape: Grid, notes: list[str], explain: bool) -> HeadAnswer:
         """The class, and the outlines of the tissues that tell it.
 
         Of a part of a head, or of no head, a regression would give a sure class: what is unlike all that it was taught is refused.
         """
-        span = [n * s for n, s in zip(example["inputs"].shape[1:], example.facts["spacing_mm"], strict=True)]
-        if min(span) < WHOLE_MM:
-            raise InputError(f"{self.head.inputs[0]} covers {' x '.join(f'{v:.0f}' for v in span)} mm, expected a whole head, "
-                             f"{WHOLE_MM:.0f} mm or more along each axis; send the whole volume")
         tissue = tissues_in(self.net, example, self.device)
         values = values_of(tissue, example.facts["spacing_mm"])
         if (unlike := self.net.unlike(values)) > UNLIKE_MAX:
@@ -223,6 +225,14 @@ class HeadModel:
 
 def reads_whole(head: Head) -> bool:
     return head.task == "tissues" or head.dimensions == 3
+
+
+def check_whole(head: Head, example: Example) -> None:
+    """Raise InputError where less than a whole head is shown."""
+    span = [n * s for n, s in zip(example["inputs"].shape[1:], example.facts["spacing_mm"], strict=True)]
+    if min(span) < WHOLE_MM:
+        raise InputError(f"{head.inputs[0]} covers {' x '.join(f'{v:.0f}' for v in span)} mm, expected a whole head, "
+                         f"{WHOLE_MM:.0f} mm or more along each axis; send the whole volume")
 
 
 def covers_whole(volume: Volume, config: Mapping[str, Any]) -> bool:

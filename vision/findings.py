@@ -305,7 +305,8 @@ def why_not(volume: Volume) -> tuple[str, str] | None:
     """(reason, message) why a series cannot be read, or None."""
     picture = is_picture(volume)
     if volume.modality not in ("CT",) and not (picture and volume.modality in ("", "OT", "SC", "XC")):
-        return "modality", f"modality is {volume.modality or 'not given'}, expected CT; drafts are made of non-contrast head CT only"
+        return "modality", (f"modality is {volume.modality or 'not given'}, expected CT; drafts are made of non-contrast head CT, and of head MR "
+                            "whose files are named by sequence (t1.nii.gz, flair.nii.gz) or say it in their header")
     if volume.units != "HU" and not picture:
         return "modality", f"pixels are in '{volume.units}', expected HU; send CT with RescaleSlope and RescaleIntercept"
     if float(volume.tags.get("coloured_share", 0)) > COLOURED_MAX:

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import StudyRefused
-from data.simulate.case import STRUCTURES, SimulatedCase
+from data.simulate.case import SimulatedCase
 from data.simulate.recipes import simulate
-from data.simulate.usual_sizes import HIPPOCAMPI, HIPPOCAMPI_SPREAD, SKULL_ML, usual
 from vision.mr_findings import ABSENT, HEDGE, SCREENS, STATE, MrFindingModel, Seen, probability
 from vision.mr_measure import ONE_SIDED, frame_of, likeness, longest_mm
 
@@ -32,8 +31,6 @@ DENIED_FEWEST = 60          # of what is called absent, below which none that is
 FIT_FEWEST = 5              # studies with and without a finding, below which nothing is fitted
 SIDES = (("left", "right"), ("bilateral", "midline"))       # told or not together: one part more makes both of one side
 GRADED = 0.8                # of the grades that must be right, or no grade is told
-# both hippocampi, below what nineteen in twenty people of 75 have: small at any age, as the old have the smallest
-SMALL_HIPPOCAMPI_ML = usual(HIPPOCAMPI, 75.0) * float(np.exp(-1.645 * HIPPOCAMPI_SPREAD))
 Mask = NDArray[np.uint8]
 
 
@@ -76,13 +73,8 @@ def painted(case: SimulatedCase) -> dict[str, Truth]:
     if case.recipe == "hydrocephalus":
         return {"hydrocephalus": Truth(case.category == 1)}
     if case.recipe == "ad_classes":
-        return {"hippocampal_atrophy": Truth(hippocampi_ml(case) < SMALL_HIPPOCAMPI_ML)}
+        return {"hippocampal_atrophy": Truth(case.findings[0].present)}
     raise AssertionError(case.recipe)
-
-
-def hippocampi_ml(case: SimulatedCase) -> float:
-    """Both, in an inner skull of SKULL_ML."""
-    return float((case.structures == STRUCTURES.index("hippocampus")).sum()) / float((case.sides > 0).sum()) * SKULL_ML
 
 
 def ml(case: SimulatedCase, mask: Mask) -> float:

@@ -17,7 +17,7 @@ from data.simulate.scene import Ask, Scene
 from data.simulate.shapes import finding
 from data.simulate.signal import Layer, channel
 from data.simulate.tissue import LEUKOARAIOSIS
-from data.simulate.usual_sizes import grow_usual
+from data.simulate.usual_sizes import SMALL_HIPPOCAMPI_ML, grow_usual, hippocampi_ml
 from data.simulate.white_matter import small_vessel
 
 Regional = Callable[[list[Floats]], Floats]
@@ -97,7 +97,8 @@ def ad_classes(ask: Ask) -> SimulatedCase:
     scene.settle()
     aged()
     grade = int(np.digitize(float(np.mean(lost)) / LOST + 0.012 * (patient.age_years - 65), (0.35, 0.75, 1.15, 1.7)))
-    found = (finding("hippocampal_atrophy", grade >= 2, **({"side": "bilateral"} if grade >= 2 else {})),)
+    small = hippocampi_ml(scene.structures(), scene.sides()) < SMALL_HIPPOCAMPI_ML
+    found = (finding("hippocampal_atrophy", small),)
     return with_volumes(patient, sex, category, found, mta_grade=grade, stage=round(stage, 2))
 
 

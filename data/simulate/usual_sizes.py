@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from data.simulate.anatomy import HIPPOCAMPUS, VENTRICLE, read_head
 from data.simulate.build import Patient, filled_sulci, sulci_mm
-from data.simulate.case import Floats
+from data.simulate.case import STRUCTURES, Floats
 from data.simulate.scene import widening
 
 SKULL_ML = 1500.0
@@ -23,6 +23,8 @@ HIPPOCAMPI = ((20.0, 7.9), (50.0, 7.7), (65.0, 7.3), (75.0, 6.8), (90.0, 5.9))
 # from the sixth on (Kaye 1992, J Am Geriatr Soc 40:225).
 VENTRICLES = ((20.0, 15.0), (25.0, 16.0), (45.0, 24.0), (60.0, 30.0), (75.0, 40.0), (90.0, 54.0))
 HIPPOCAMPI_SPREAD, SIDES_SPREAD, VENTRICLES_SPREAD = 0.1, 0.03, 0.3     # of the logarithm, at one age
+# both, below what nineteen in twenty people of 75 have: small at any age, as the old have the smallest
+SMALL_HIPPOCAMPI_ML = float(np.interp(75.0, *zip(*HIPPOCAMPI, strict=True))) * float(np.exp(-1.645 * HIPPOCAMPI_SPREAD))
 REACH_MM = 22.0                                     # what grows or shrinks with a hippocampus
 PUSHES_MM = np.linspace(-8.0, 14.0, 45)
 
@@ -44,6 +46,11 @@ def grow_usual(patient: Patient, ventricles_ratio: float = 1.0, hippocampus_lost
         filled = filled_sulci(age, extra_sulci_mm, rng)
     lost_mm = tuple(float(np.quantile(rim, min(max(lost, 0.0), 0.9))) if lost > 0 else 0.0 for lost in hippocampus_lost)
     scene.age(pushed, sulci, (lost_mm[0], lost_mm[1]), filled, regional_mm)
+
+
+def hippocampi_ml(structures: NDArray[np.uint8], sides: NDArray[np.uint8]) -> float:
+    """Both, in an inner skull of SKULL_ML."""
+    return float((structures == STRUCTURES.index("hippocampus")).sum()) / max(float((sides > 0).sum()), 1.0) * SKULL_ML
 
 
 def usual(table: tuple[tuple[float, float], ...], age_years: float) -> float:

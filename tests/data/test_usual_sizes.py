@@ -11,6 +11,7 @@ from data.simulate.build import start
 from data.simulate.case import STRUCTURES
 from data.simulate.recipes import simulate
 from data.simulate.scene import Ask
+from data.simulate.usual_sizes import SMALL_HIPPOCAMPI_ML, hippocampi_ml
 from data.simulator import LEFT
 
 HIPPOCAMPI, VENTRICLES = STRUCTURES.index("hippocampus"), STRUCTURES.index("ventricles")
@@ -95,3 +96,12 @@ def test_ventricles_are_as_large_as_the_age_and_the_disease_ask_for(heads):
 def test_a_wider_push_makes_larger_ventricles(heads):
     widths = usual_sizes.widths_of(heads[0])
     assert all(a <= b for a, b in pairwise(widths)) and widths[0] < 0.3 * widths[-1]
+
+
+def test_hippocampi_are_called_atrophied_where_they_are_small_for_the_head():
+    cases = [simulate("ad_classes", seed) for seed in (4, 5)]
+    assert [case.findings[0].present for case in cases] == [True, False]
+    for case in cases:
+        small = hippocampi_ml(case.structures, case.sides) < SMALL_HIPPOCAMPI_ML
+        assert case.findings[0].code == "hippocampal_atrophy" and case.findings[0].present == small
+    assert 5.5 < SMALL_HIPPOCAMPI_ML < 6.0

@@ -221,6 +221,28 @@ def test_values_that_no_patient_has_are_refused(numbers, words):
         model("ad_volumes").apply({}, {"age_years": 70, **numbers})
 
 
+def test_a_pattern_of_a_group_says_with_each_answer_that_it_is_no_evidence_in_one_person():
+    for name in ("schizophrenia_pattern", "huntington_pattern"):
+        made = model(name)
+        made.net.spread.fill_(100)
+        assert any("no evidence in one person" in note for note in made.apply({"T1": volume((52, 52, 52), (2.0, 2.0, 2.0))}).notes)
+    assert not HEADS["t1_structures"].caveat
+
+
+def test_the_structures_of_a_t1_are_outlined_of_a_whole_head_alone_and_nothing_where_one_of_them_is_not_found():
+    shipped, head = HeadModel.load("t1_structures"), simulate("ad_classes", 5).channels["T1"]
+
+    def read(pixels):
+        return shipped.apply({"T1": Volume(pixels.astype(np.float32), (2.0, 2.0, 2.0), np.diag([2.0, 2.0, 2.0, 1.0]), modality="MR")})
+
+    found = read(head)
+    assert list(found.masks) == list(STRUCTURES[1:]) and all(mask.shape == head.shape and mask.any() for mask in found.masks.values())
+    with pytest.raises(InputError, match="whole head, 100 mm or more"):
+        read(head[:40])
+    with pytest.raises(InputError, match="hippocampus was found in T1, expected a T1 of a whole head"):
+        read(np.where(np.arange(len(head))[:, None, None] > 40, head, 0))
+
+
 def test_the_shipped_head_of_tissues_reads_a_whole_head_and_refuses_a_part_of_one_and_what_is_none():
     """Halves are padded with air to the extent of a head, so that what they hold is what is refused."""
     shipped, head = HeadModel.load("huntington_pattern"), simulate("huntington_pattern", 4711).channels["T1"]

@@ -54,6 +54,7 @@ class Head:
     real: str = ""                      # reader of real images in data.head_images.READERS, "" where there is none
     programs: tuple[str, str] | None = None     # (training, evaluation) of a row with programs of its own
     weights: str = ""                   # folder under data/models of such a row
+    caveat: str = ""                    # told with each answer
 
     @property
     def folder(self) -> Path:
@@ -62,6 +63,8 @@ class Head:
 
 
 REVIEW = "2018 review"
+PATTERN = ("taught on simulated heads alone, no patient was measured, and of one healthy man's head the pattern is answered (docs/heads.md): "
+           "no evidence in one person")
 CLASSED = ("category", "tissues", "picture", "volumes")        # tasks that answer with a class
 SENSING = (("compressed sensing (total variation)", floors.compressed_sensing),)
 FINDINGS = {"task": "program", "programs": ("vision.train_findings", "vision.evaluate_findings"), "weights": "findings", "modality": "CT",
@@ -128,11 +131,11 @@ ROWS = (
     Head("schizophrenia_pattern", "schizophrenia-like pattern of brain shape on T1: of a group, weak in one person", "tissues",
          "schizophrenia_pattern",
          ("T1",), ("control", "schizophrenia"), "auc", "better than volumes alone", f"named in the {REVIEW}, no figure", floors.volume_regression,
-         "volumes, logistic regression", network="tissues and neighbours", loss="cross-entropy+dice", width=16),
+         "volumes, logistic regression", network="tissues and neighbours", loss="cross-entropy+dice", width=16, caveat=PATTERN),
     Head("huntington_pattern", "Huntington-like striatal atrophy on T1", "tissues", "huntington_pattern", ("T1",),
          ("control", "premanifest", "manifest"),
          "accuracy", "better than volumes alone", f"named in the {REVIEW}, no figure", floors.volume_regression, "volumes, logistic regression",
-         network="tissues and neighbours", loss="cross-entropy+dice", width=16),
+         network="tissues and neighbours", loss="cross-entropy+dice", width=16, caveat=PATTERN),
     Head("fmri_networks", "resting networks by an autoencoder of the next time point", "series", "fmri_networks", ("BOLD",), ("networks",),
          "map_correlation",
          "better than ICA", f"named in the {REVIEW}, no figure", floors.independent_components, "ICA (scikit-learn)", network="next time point",
