@@ -96,7 +96,7 @@ class HeadModel:
         case = SimpleNamespace(channels={n: p if len(p) > 1 else p[0] for n, p in moved.items()}, masks={}, structures=None, category=None,
                                spacing_mm=spacing, truth=dict(numbers or {}))
         example = self.example(case)
-        if reads_whole(head):
+        if head.dimensions == 3:
             check_whole(head, example)
         if head.task == "tissues":
             return self.from_tissues(example, first, shape, notes, explain)
@@ -145,7 +145,7 @@ class HeadModel:
         shape, taught = grid_of(volume), self.config.get("spacing_mm")
         if self.head.task in ("image", "series") or volume.spacing_mm is None or not taught:
             return shape
-        if reads_whole(self.head):
+        if self.head.dimensions == 3:
             slices, rows, columns = (max(1, round(n * own / t)) for n, own, t in zip(shape, volume.spacing_mm, taught, strict=True))
             return slices, rows, columns
         thick, row, column = volume.spacing_mm
@@ -223,10 +223,6 @@ class HeadModel:
         return HeadAnswer(images=dict(zip(names, made, strict=True)), measures=[{"output": name, "unit": "as the raw data"} for name in names])
 
 
-def reads_whole(head: Head) -> bool:
-    return head.task == "tissues" or head.dimensions == 3
-
-
 def check_whole(head: Head, example: Example) -> None:
     """Raise InputError where less than a whole head is shown."""
     span = [n * s for n, s in zip(example["inputs"].shape[1:], example.facts["spacing_mm"], strict=True)]
@@ -296,7 +292,7 @@ def check(head: Head, channels: Mapping[str, Volume], config: Mapping[str, Any])
         if volume.orientation == "oblique":
             notes.append(f"{name} is oblique: read in its own planes, its geometry kept")
         taught = config.get("spacing_mm")
-        coarsest = (WHOLE_COARSER_MAX if reads_whole(head) else COARSER_MAX) * taught[0] if taught else 0.0
+        coarsest = (WHOLE_COARSER_MAX if head.dimensions == 3 else COARSER_MAX) * taught[0] if taught else 0.0
         if taught and volume.spacing_mm and volume.spacing_mm[0] > coarsest:
             raise InputError(f"{name} has slices of {volume.spacing_mm[0]:.1f} mm, expected at most {coarsest:.0f}; "
                              "send thinner slices")

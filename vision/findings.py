@@ -169,8 +169,8 @@ class FindingModel:
         if uneven:          # a slice between two others shows the skull of both, and neither as dense: of the one such head at hand, lines all along
             notes.append("slices lie unevenly: no fracture looked for")
         lines = None if picture or uneven else self.fracture_lines(thin)
-        known = sided and not uneven and volume.spacing_mm is not None and volume.affine is not None
-        placing = place(answers.halves[:, 0] < 0.5, affine_of_halves(grid, group, volume.affine)) if known else None    # type: ignore[arg-type]
+        affine = volume.affine if sided and not uneven and volume.spacing_mm is not None else None
+        placing = place(answers.halves[:, 0] < 0.5, affine_of_halves(grid, group, affine)) if affine is not None else None
         findings, masks = self.graph(volume, group, grid, answers, measures, seen, picture, sided, lines, placing)
         chance = np.repeat(1 / (1 + np.exp(-seen)), group)[: len(volume.pixels)]
         return Findings(findings, masks, image_tokens(answers), tuple(notes + measures.notes), index, tuple(float(p) for p in chance),

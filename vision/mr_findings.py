@@ -13,7 +13,7 @@ from data.errors import InputError, ModelError, StudyRefused
 from data.findings import FINDINGS
 from data.model_files import MODELS
 from data.records import Band, Finding, Side, Study, Volume
-from vision.apply_head import HeadAnswer, HeadModel, covers_whole, reads_whole
+from vision.apply_head import HeadAnswer, HeadModel, covers_whole
 from vision.findings import Findings, not_assessed
 from vision.heads import HEADS
 from vision.mr_measure import Frame, evans_index, evidence_of, frame_of, largest_part, likeness, longest_mm, without_specks
@@ -136,7 +136,7 @@ class MrFindingModel:
             inputs = (CONTRAST,) if any_contrast else model.head.inputs
             if not set(inputs) <= set(chosen) or (any_contrast and not as_calibrated(volumes[chosen[CONTRAST]])):
                 continue
-            if reads_whole(model.head) and not covers_whole(volumes[chosen[inputs[0]]], model.config):
+            if model.head.dimensions == 3 and not covers_whole(volumes[chosen[inputs[0]]], model.config):
                 continue
             placed = together({role: volumes[chosen[role]] for role in inputs})
             if placed is None:
@@ -153,7 +153,7 @@ class MrFindingModel:
             if any_contrast and (ventricles_ml := fluid_ml(answer, channels)) < VENTRICLES_LEAST_ML:
                 unread.append(f"ventricles of {ventricles_ml:.1f} mL were found, fewer than any head has: hydrocephalus was not looked for")
                 continue
-            if reads_whole(model.head) and not INSIDE_ML[0] < (inside_ml := tissue_ml(answer, channels)) < INSIDE_ML[1]:
+            if model.head.dimensions == 3 and not INSIDE_ML[0] < (inside_ml := tissue_ml(answer, channels)) < INSIDE_ML[1]:
                 unread.append(f"{inside_ml:.0f} mL of brain and fluid were found, expected {INSIDE_ML[0]:.0f} to {INSIDE_ML[1]:.0f} of a whole head: "
                               "hippocampal atrophy was not looked for")
                 continue

@@ -104,7 +104,7 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         elif isinstance(module, nn.Conv3d) and device.startswith("cuda"):
-            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # as above: mypy knows no overload of `to` with it alone
     if base is not None:
         start_from(net, Path(base), frozen)
     elif isinstance(net, PictureClass):
@@ -308,7 +308,7 @@ def split_real(examples: Sequence[Example], seed: int) -> dict[str, list[Example
 
 def split_own(head: Head, cases: Sequence[Any]) -> dict[str, list[Example]]:
     """By patient, in an order that the patient's name decides, so that a patient added later moves no other."""
-    if head.task == "tissues" or head.dimensions == 3:
+    if head.dimensions == 3:
         cases = [at_spacing(case, RECIPES[head.recipe].spacing_mm) for case in cases]
     order = sorted(cases, key=lambda case: np.random.default_rng(list(case.patient.encode())).random())
     if len(order) < OWN_LEAST:
@@ -366,7 +366,7 @@ def start_from(net: nn.Module, folder: Path, frozen: bool) -> None:
 
 def knows_tissue(base: Path | None, name: str) -> None:
     """Raises InputError where there is no base, or one whose network outlines no tissues."""
-    known = [row.name for row in HEADS.values() if row.task == "tissues" or row.dimensions == 3]
+    known = [row.name for row in HEADS.values() if row.dimensions == 3]
     if base is None or load_model(Path(base))[0].get("head") not in known:
         raise InputError(f"the patients given for {name} have no tissue to learn from, and --base is {base or 'not given'}; "
                          f"give the folder of a head that knows it: {', '.join(known)}")

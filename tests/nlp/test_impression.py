@@ -36,7 +36,8 @@ def test_a_finding_on_the_other_side_than_the_one_asked_about_is_no_yes():
     bleed = finding(1, "epidural_haemorrhage", side="right", volume_ml=34.2)
     for order in ("Left extradural haematoma?", "extradural on the left?", "Known LEFT extradural haematoma. EDH growing?"):
         assert texts([bleed], order)[0] == "Right epidural haematoma, 34.2 mL. On the right, not on the left that the order names."
-    for order in ("Right extradural haematoma?", "extradural?", "Left sided weakness, extradural?", "Left or right extradural haematoma?"):
+    for order in ("Right extradural haematoma?", "extradural?", "Left sided weakness, extradural?", "Left or right extradural haematoma?",
+                  "Right or left extradural haematoma?"):
         assert texts([bleed], order)[0].startswith("Yes: right")
     for order in ("Right sided weakness, left sided extradural?", "right weakness with left extradural?", "left extradural with right weakness?"):
         assert not texts([bleed], order)[0].startswith("Yes"), order

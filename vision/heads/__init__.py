@@ -48,7 +48,7 @@ class Head:
     exclusive: bool = False
     start: str = ""                     # image: the input the answer is a change of
     series: int = 1                     # maps in a channel that is a series
-    dimensions: int = 2                 # of an outline's network: 3 reads a volume whole, on the grid that it was taught
+    dimensions: int = 2                 # of a network of outlines or tissues: 3 reads a volume whole, on the grid that it was taught
     better: str = "higher"              # of `metric`
     options: dict[str, Any] = field(default_factory=dict)      # keywords of the recipe
     real: str = ""                      # reader of real images in data.head_images.READERS, "" where there is none
@@ -123,7 +123,8 @@ ROWS = (
     Head("ad_stages", "normal, stable MCI, converting MCI or Alzheimer's disease on T1", "tissues", "ad_classes", ("T1",),
          ("normal", "mci_stable", "mci_converter", "alzheimer"), "accuracy", "better than volumes alone",
          f"AUC 0.97 / 63 % / 54 % for 2 / 3 / 4 classes ({REVIEW})",
-         floors.volume_regression, "volumes, logistic regression", network="tissues and neighbours", loss="cross-entropy+dice", width=16),
+         floors.volume_regression, "volumes, logistic regression", network="tissues and neighbours", loss="cross-entropy+dice", width=16,
+         dimensions=3),
     Head("ad_volumes", "normal, stable MCI, converting MCI or Alzheimer's disease from volumes, age and sex", "volumes", "ad_classes", (),
          ("normal", "mci_stable", "mci_converter", "alzheimer"), "accuracy", "real OASIS-1, dementia or not: AUC >= 0.725",
          "AUC 0.725 (OASIS-1, volumes and age)",
@@ -131,11 +132,11 @@ ROWS = (
     Head("schizophrenia_pattern", "schizophrenia-like pattern of brain shape on T1: of a group, weak in one person", "tissues",
          "schizophrenia_pattern",
          ("T1",), ("control", "schizophrenia"), "auc", "better than volumes alone", f"named in the {REVIEW}, no figure", floors.volume_regression,
-         "volumes, logistic regression", network="tissues and neighbours", loss="cross-entropy+dice", width=16, caveat=PATTERN),
+         "volumes, logistic regression", network="tissues and neighbours", loss="cross-entropy+dice", width=16, dimensions=3, caveat=PATTERN),
     Head("huntington_pattern", "Huntington-like striatal atrophy on T1", "tissues", "huntington_pattern", ("T1",),
          ("control", "premanifest", "manifest"),
          "accuracy", "better than volumes alone", f"named in the {REVIEW}, no figure", floors.volume_regression, "volumes, logistic regression",
-         network="tissues and neighbours", loss="cross-entropy+dice", width=16, caveat=PATTERN),
+         network="tissues and neighbours", loss="cross-entropy+dice", width=16, dimensions=3, caveat=PATTERN),
     Head("fmri_networks", "resting networks by an autoencoder of the next time point", "series", "fmri_networks", ("BOLD",), ("networks",),
          "map_correlation",
          "better than ICA", f"named in the {REVIEW}, no figure", floors.independent_components, "ICA (scikit-learn)", network="next time point",

@@ -531,8 +531,8 @@ def class_of(net: nn.Module, values: Tensor) -> NDArray[np.float32]:
         return torch.softmax(net(values[None]), 1)[0].cpu().numpy()
 
 
-def predict_tissues(head: Head, net: nn.Module, example: Example, device: str, flips: bool = True) -> NDArray[np.float32]:
-    return class_of(net, values_in(net, example, device, flips))
+def predict_tissues(head: Head, net: nn.Module, example: Example, device: str) -> NDArray[np.float32]:
+    return class_of(net, values_in(net, example, device))
 
 
 # ---------------------------------------------------------------- classes of single pictures
