@@ -10,7 +10,7 @@ from data.simulate.anatomy import CORTEX, FAT, MARROW, WHITE
 from data.simulate.build import Patient, finish, grow_old, start
 from data.simulate.case import Floats, SimulatedCase
 from data.simulate.scene import Ask, Scene
-from data.simulate.shapes import finding
+from data.simulate.shapes import Paint, finding
 from data.simulate.signal import Layer, channel, mask_of, render, scaled, scan, slice_noise, spin_echo
 from data.simulate.stroke import Occlusion, age_tissue, draw_hours, infarct, paint_infarct, perfusion_maps
 from data.simulate.susceptibility import Marks, susceptibility_weighted
@@ -189,6 +189,43 @@ def dwi_infarct(ask: Ask) -> SimulatedCase:
         category=int(present),
         findings=(finding("acute_infarct", acute, mask, scene, **({"acuity": acuity_of(hours)} if acute else {})),),
         truth={"hours": round(hours, 1), "territory": facts.territory if facts else "", "volume_ml": round(float(mask.sum()) * scene.voxel_ml, 2)},
+    )
+
+
+def chronic_infarct(ask: Ask) -> SimulatedCase:
+    """Infarcts older than a month, cavity and gliotic rim, in brains of an age; some with a fresh infarct or a tumour beside it, or that alone."""
+    patient = start(ask, ages=(40, 92), noise=(0.015, 0.06))
+    rng, scene = patient.disease, patient.scene
+    present = rng.uniform() < 0.65
+    other = str(rng.choice(("none", "acute infarct", "tumour"), p=[0.6, 0.22, 0.18]))
+    hours, months = draw_hours(rng), float(np.exp(rng.uniform(np.log(1.5), np.log(120))))
+    rng_old, rng_other, rng_white = (np.random.default_rng(s) for s in rng.integers(2**62, size=3))
+    age_tissue(patient.tissues, hours, float(rng.uniform(0.55, 1.0)))
+    grow_old(patient)
+    paint_other: Paint = dict
+    if other == "acute infarct":
+        paint_other, _ = infarct(scene, rng_other, hours, name="acute")
+    elif other == "tumour":
+        paint_other = glioma(scene, rng_other, "high" if rng_other.uniform() < 0.7 else "low")
+    territory = str(rng_old.choice(("ACA", "MCA", "PCA", "cerebellar", "lacunar"), p=[0.1, 0.5, 0.14, 0.1, 0.16]))
+    paint, facts = infarct(scene, rng_old, months * 30.4 * 24, territory) if present else (dict, None)
+    aged = small_vessel(scene, rng_white, int(rng.choice(4, p=[0.3, 0.35, 0.25, 0.1])))
+    scene.settle()
+    aged()
+    acute = mask_of(scene, paint_other().get("acute", []))
+    mask = mask_of(scene, paint().get("infarct", []))
+    acute &= 1 - mask
+    channels = {**diffusion_pair(patient), "FLAIR": channel(scene, "FLAIR", patient.tissues, patient.scanner, patient.look)}
+    return finish(
+        patient,
+        channels,
+        masks={"infarct": mask, "acute": acute},
+        category=int(present),
+        findings=(
+            finding("acute_infarct", bool(acute.any()), acute, scene, **({"acuity": acuity_of(hours)} if acute.any() else {})),
+            finding("chronic_infarct", bool(mask.any()), mask, scene),
+        ),
+        truth={"months": round(months, 1), "territory": facts.territory if facts else "", "other": other},
     )
 
 

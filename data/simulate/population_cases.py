@@ -5,6 +5,7 @@ features do; part of each pattern (regional thinning of cortex, tissue contrast)
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from data.simulate.scene import Ask, Scene
 from data.simulate.shapes import finding
 from data.simulate.signal import Layer, channel
 from data.simulate.tissue import LEUKOARAIOSIS
-from data.simulate.usual_sizes import SMALL_HIPPOCAMPI_ML, grow_usual, hippocampi_ml
+from data.simulate.usual_sizes import SMALL_BRAIN, SMALL_HIPPOCAMPI_ML, brain_share, grow_usual, hippocampi_ml
 from data.simulate.white_matter import small_vessel
 
 Regional = Callable[[list[Floats]], Floats]
@@ -166,3 +167,25 @@ def hydrocephalus(ask: Ask) -> SimulatedCase:
     case = finish(patient, channels, category=int(present), findings=(finding("hydrocephalus", present),))
     case.truth.update(evans_index=evans_index(scene, case.structures, case.sides), age_years=round(patient.age_years, 1))
     return case
+
+
+def global_atrophy(ask: Ask) -> SimulatedCase:
+    """Brains of an age, shrunken ones, and wide ventricles under pressure, which are no atrophy however little brain is left."""
+    patient, sex = person(ask, (45, 90))
+    rng, scene = patient.disease, patient.scene
+    kind = str(rng.choice(("of the age", "shrunken", "hydrocephalus"), p=[0.35, 0.45, 0.2]))
+    if kind == "hydrocephalus":
+        grow_old(patient, float(rng.uniform(5, 11)), filled=float(rng.uniform(0.35, 0.6)))
+    elif kind == "shrunken":
+        lost = float(rng.uniform(0.3, 1.2))
+        grow_old(patient, 4 * lost, 0.8 * lost, (0.3 * lost, 0.3 * lost))
+    else:
+        grow_old(patient)
+    aged = small_vessel(scene, np.random.default_rng(rng.integers(2**62)), int(rng.choice(4, p=[0.35, 0.35, 0.22, 0.08])))
+    scene.settle()
+    aged()
+    case = finish(patient, t1_of(patient))
+    share = brain_share(case.structures)
+    present = kind != "hydrocephalus" and share < SMALL_BRAIN
+    case.truth.update(age_years=round(patient.age_years, 1), sex=sex, brain_share=round(share, 3), kind=kind)
+    return replace(case, category=int(present), findings=(replace(finding("atrophy", present), id="f1"),))

@@ -25,6 +25,9 @@ VENTRICLES = ((20.0, 15.0), (25.0, 16.0), (45.0, 24.0), (60.0, 30.0), (75.0, 40.
 HIPPOCAMPI_SPREAD, SIDES_SPREAD, VENTRICLES_SPREAD = 0.1, 0.03, 0.3     # of the logarithm, at one age
 # both, below what nineteen in twenty people of 75 have: small at any age, as the old have the smallest
 SMALL_HIPPOCAMPI_ML = float(np.interp(75.0, *zip(*HIPPOCAMPI, strict=True))) * float(np.exp(-1.645 * HIPPOCAMPI_SPREAD))
+# share of the brain in all inside the skull, below what nineteen in twenty people of 70 to 80 without dementia have: 0.69 of 35 in OASIS-1 (nWBV:
+# Fotenos 2005, Neurology 64:1032), less 0.07, as all fluid of the base counts here (Colin27, 27 years old, has 0.77; OASIS 0.85 at that age)
+SMALL_BRAIN = 0.62
 REACH_MM = 22.0                                     # what grows or shrinks with a hippocampus
 PUSHES_MM = np.linspace(-8.0, 14.0, 45)
 
@@ -51,6 +54,13 @@ def grow_usual(patient: Patient, ventricles_ratio: float = 1.0, hippocampus_lost
 def hippocampi_ml(structures: NDArray[np.uint8], sides: NDArray[np.uint8]) -> float:
     """Both, in an inner skull of SKULL_ML."""
     return float((structures == STRUCTURES.index("hippocampus")).sum()) / max(float((sides > 0).sum()), 1.0) * SKULL_ML
+
+
+def brain_share(structures: NDArray[np.uint8]) -> float:
+    """Of brain and fluid."""
+    counts = np.bincount(structures.ravel(), minlength=len(STRUCTURES)).astype(float)
+    fluid = counts[STRUCTURES.index("CSF")] + counts[STRUCTURES.index("ventricles")]
+    return 1 - float(fluid / max(counts[1:].sum(), 1.0))
 
 
 def usual(table: tuple[tuple[float, float], ...], age_years: float) -> float:

@@ -100,6 +100,21 @@ def test_findings_state_the_side_of_their_mask():
             assert (right > 0.5) == (found.side == "right")
 
 
+def test_an_old_infarct_is_a_hollow_with_free_diffusion_and_a_fresh_one_beside_it_is_another_mask():
+    cases = [simulate("chronic_infarct", seed, size=(24, 64, 64), spacing_mm=(5.0, 3.6, 3.6)) for seed in range(12)]
+    old = [case for case in cases if case.masks["infarct"].sum() * 0.0648 > 4]
+    assert len(old) >= 3 and any(not case.category for case in cases) and {"acute infarct", "tumour"} & {case.truth["other"] for case in cases}
+    for case in cases:
+        acute, chronic = case.findings
+        assert (acute.present, chronic.present) == (case.masks["acute"].any(), case.masks["infarct"].any())
+        assert not (case.masks["infarct"] & case.masks["acute"]).any() and chronic.present == bool(case.category)
+    for case in old:
+        white = (case.structures == 2) & (case.masks["infarct"] == 0) & (case.masks["acute"] == 0)
+        inside = case.masks["infarct"] > 0
+        assert case.channels["ADC"][inside].mean() > 1.4 * np.median(case.channels["ADC"][white])
+        assert case.channels["FLAIR"][inside].min() < 0.5 * np.median(case.channels["FLAIR"][white])
+
+
 def test_a_volume_is_read_as_the_rest_of_wetread_reads_it():
     case = tiny("mr_to_ct")
     volume = case.volume("CT")

@@ -11,7 +11,7 @@ from data.simulate.build import start
 from data.simulate.case import STRUCTURES
 from data.simulate.recipes import simulate
 from data.simulate.scene import Ask
-from data.simulate.usual_sizes import SMALL_HIPPOCAMPI_ML, hippocampi_ml
+from data.simulate.usual_sizes import SMALL_BRAIN, SMALL_HIPPOCAMPI_ML, brain_share, hippocampi_ml
 from data.simulator import LEFT
 
 HIPPOCAMPI, VENTRICLES = STRUCTURES.index("hippocampus"), STRUCTURES.index("ventricles")
@@ -105,3 +105,17 @@ def test_hippocampi_are_called_atrophied_where_they_are_small_for_the_head():
         small = hippocampi_ml(case.structures, case.sides) < SMALL_HIPPOCAMPI_ML
         assert case.findings[0].code == "hippocampal_atrophy" and case.findings[0].present == small
     assert 5.5 < SMALL_HIPPOCAMPI_ML < 6.0
+
+
+def test_a_brain_is_called_atrophied_where_it_is_small_in_its_skull_but_not_beside_ventricles_under_pressure(monkeypatch):
+    monkeypatch.setattr("data.simulate.population_cases.SMALL_BRAIN", 0.72)        # the embedded head is a young one
+    cases = [simulate("global_atrophy", seed, size=(16, 48, 48), spacing_mm=(8.0, 4.0, 4.0)) for seed in range(16)]
+    assert {case.truth["kind"] for case in cases} == {"of the age", "shrunken", "hydrocephalus"}
+    for case in cases:
+        fluid = np.isin(case.structures, (3, 4)).sum() / (case.structures > 0).sum()
+        assert case.truth["brain_share"] == pytest.approx(1 - fluid, abs=1e-3) == round(brain_share(case.structures), 3)
+        small = brain_share(case.structures) < 0.72
+        assert bool(case.category) == case.findings[0].present == (small and case.truth["kind"] != "hydrocephalus")
+    shares = {kind: np.mean([case.truth["brain_share"] for case in cases if case.truth["kind"] == kind]) for kind in ("of the age", "shrunken")}
+    assert shares["shrunken"] < shares["of the age"] - 0.05 and any(case.category for case in cases)
+    assert 0.6 < SMALL_BRAIN < 0.65
