@@ -10,6 +10,7 @@ from api.settings import Settings
 from api.store import Store
 from data.book import read_book
 from data.errors import BookError
+from data.findings import FINDINGS
 from data.records import Draft, Finding, Sentence
 from data.report_templates import read_report_templates, template_for
 from data.simulator import LABELS
@@ -49,6 +50,12 @@ def test_there_are_eight_and_each_names_protocols_of_the_book_and_findings_of_th
     for one in TEMPLATES.values():
         codes = [code for field in one.fields for code in field.codes]
         assert len(set(codes)) == len(codes) and set(codes) <= set(LABELS), one.id
+
+
+@pytest.mark.parametrize("id", sorted(TEMPLATES))
+def test_every_finding_that_is_looked_for_has_a_field_in_each_template_of_its_modality(id):
+    named = {code for field in TEMPLATES[id].fields for code in field.codes}
+    assert {code for code, row in FINDINGS.items() if TEMPLATES[id].modality in row.head} <= named
 
 
 def test_a_protocol_has_its_template_and_another_that_of_its_modality():
