@@ -191,6 +191,7 @@ class PriorStudy:
     date: str = ""                      # YYYYMMDD
     modality: str = ""                  # CT, MR
     findings: tuple[Finding, ...] = ()
+    signed: bool = False                # a person signed the report; the measurements are the program's all the same
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,7 @@ class Draft:
     sentences: tuple[Sentence, ...]
     model: dict[str, Any]               # versions, device, counts (sentences replaced by their template ...)
     priority: float = 0.0               # worklist order, 1 = most urgent
+    modality: str = ""                  # CT or MR, as which the study was read
 
 
 @dataclass(frozen=True)

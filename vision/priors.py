@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from data.findings import FINDINGS
 from data.records import Finding, Prior, PriorStudy, Study
 
 
@@ -16,12 +17,21 @@ def with_priors(findings: Sequence[Finding], study: Study, modality: str, priors
 
 
 def measured_in(prior: PriorStudy, finding: Finding) -> Prior | None:
-    """The finding in an earlier study: what is present on the same side, or that it was seen to be absent; None when not told."""
-    same = [f for f in prior.findings if f.code == finding.code and f.band != "omit"]
+    """The finding in an earlier study: what is present on the same side, or that it was seen to be absent; None when not told.
+
+    What denies a haemorrhage denies each kind of it; a kind that was there answers for the haemorrhage. What was only possible cannot have resolved.
+    """
+    told = [f for f in prior.findings if f.band == "state" or (f.band == "hedge" and finding.present)]
+    same = [f for f in told if f.code == finding.code]
+    parent = FINDINGS[finding.code].parent if finding.code in FINDINGS else ""
     there = [f for f in same if f.present and (finding.side is None or f.side is None or f.side == finding.side)]
     if there:
         one = max(there, key=lambda f: (f.side == finding.side, f.probability))
+        if one.band == "hedge":
+            return Prior(prior.study, prior.date)       # how much there was of what was only possible is not known
         return Prior(prior.study, prior.date, True, one.size_mm, one.volume_ml, one.count)
-    if any(not f.present for f in same):
+    if any(f.present and f.code in FINDINGS and FINDINGS[f.code].parent == finding.code for f in told):
+        return Prior(prior.study, prior.date)
+    if any(not f.present and f.band == "state" for f in told if f.code in (finding.code, parent)):
         return Prior(prior.study, prior.date, present=False)
     return None

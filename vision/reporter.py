@@ -13,7 +13,7 @@ from data.records import Draft, Finding, Order, PriorStudy, Sentence, Study
 from nlp.assertions import says
 from nlp.decoder import DecoderConfig, ReportDecoder
 from nlp.decoder_hf import PREFIX, HuggingFaceDecoder
-from nlp.impression import compose_impression
+from nlp.impression import compose_impression, day
 from nlp.sentences import fill, group_findings, render, render_absent
 from vision.findings import FindingModel, Findings, why_not
 from vision.mr_findings import MrFindingModel
@@ -59,7 +59,7 @@ class Reporter:
             Sentence(exam(study, found, modality), "exam"),
             *([Sentence(indication(order, study), "indication")] if order and order.text.strip() else []),
             *(Sentence(text, "technique") for text in technique(study, found, modality)),
-            Sentence(comparison(graph), "comparison"),
+            Sentence(comparison(graph, priors), "comparison"),
             *findings,
             *impression(graph, asked_text(order, study)),
         )
@@ -68,7 +68,7 @@ class Reporter:
         model = {"findings": version, "report": self.version or "templates", "sentences": len(findings), "replaced_by_template": replaced,
                  "not_assessed": list(found.not_assessed)}
         priority = max((f.probability for f in graph if f.present and f.critical and f.band != "omit"), default=0.0)
-        return Draft(study.id, "draft", None, graph, sections, sentences, model, priority), found.masks
+        return Draft(study.id, "draft", None, graph, sections, sentences, model, priority, modality), found.masks
 
     def find(self, study: Study, modality: str) -> Findings:
         if modality == "CT":
@@ -140,9 +140,12 @@ def exam(study: Study, found: Findings, modality: str) -> str:
     return "CT head without contrast." if study.volumes[found.volume].spacing_mm else "Single CT head picture."
 
 
-def comparison(graph: Sequence[Finding]) -> str:
-    dates = sorted({f.prior.date for f in graph if f.prior is not None}, reverse=True)
-    return f"Study of {' and '.join(f'{d[:4]}-{d[4:6]}-{d[6:8]}' for d in dates)}." if dates else "No prior study was read."
+def comparison(graph: Sequence[Finding], priors: Sequence[PriorStudy] = ()) -> str:
+    """The earlier studies that a finding was measured in, newest first, and whose measurements they are."""
+    signed = {prior.study for prior in priors if prior.signed}
+    used = sorted({(f.prior.date, f.prior.study in signed) for f in graph if f.prior is not None}, reverse=True)
+    studies = [f"{day(date)} (measured by AI, {'report signed' if by_person else 'not signed'})" for date, by_person in used]
+    return f"Study of {' and '.join(studies)}." if studies else "No prior study was read."
 
 
 def technique(study: Study, found: Findings, modality: str) -> list[str]:

@@ -296,7 +296,7 @@ def test_a_prior_counts_only_of_the_same_patient_earlier_and_by_the_same_modalit
     draft, _ = Reporter(None, None, mr=model()).draft(study, priors=[prior])
     [finding] = draft.findings
     assert (finding.prior.volume_ml if finding.prior else None) == measured
-    assert draft.sections["comparison"] == ("Study of 2025-01-01." if measured else "No prior study was read.")
+    assert draft.sections["comparison"] == ("Study of 2025-01-01 (measured by AI, not signed)." if measured else "No prior study was read.")
 
 
 def test_a_prior_of_the_other_side_is_no_prior_and_an_absent_one_says_that_it_was_absent():
@@ -306,6 +306,16 @@ def test_a_prior_of_the_other_side_is_no_prior_and_an_absent_one_says_that_it_wa
     for old, present in ((replace(now, side="right"), None), (absent, False), (replace(absent, band="omit"), None)):
         [one] = with_priors([now], study, "CT", [PriorStudy("0", "P", "20250101", "CT", (old,))])
         assert (one.prior.present if one.prior else None) is present
+
+
+def test_what_denies_a_haemorrhage_denies_its_kinds_and_a_kind_that_was_there_answers_for_it():
+    study = Study("1", (), patient=PATIENT, date="20260101")
+    blood, subdural = Finding("f1", "intracranial_haemorrhage", "x", True, 0.9), Finding("f2", "subdural_haemorrhage", "x", True, 0.9, volume_ml=8.0)
+    denied, possible = replace(blood, present=False), replace(subdural, band="hedge")
+    for now, before, expected in ((subdural, denied, (False, None)), (denied, subdural, (True, None)), (denied, possible, None),
+                                  (subdural, possible, (True, None)), (subdural, replace(subdural, present=False, band="omit"), None)):
+        [one] = with_priors([now], study, "CT", [PriorStudy("0", "P", "20250101", "CT", (before,))])
+        assert (one.prior and (one.prior.present, one.prior.volume_ml)) == expected
 
 
 def test_every_screen_names_a_finding_that_its_head_fills_by_the_table():
