@@ -110,6 +110,8 @@ def protocol(
 def draft(
     studies: Annotated[list[Path], typer.Argument(help="Each a study: DICOM folder or file, NIfTI, PNG or JPEG.")],
     order: Annotated[Path | None, typer.Option(help="The order: JSONL (one line) or HL7.")] = None,
+    prior: Annotated[list[Path] | None,
+                     typer.Option(help="An earlier study to compare with: the JSON that this command wrote of it; repeatable.")] = None,
     text: Annotated[bool, typer.Option("--text", help="Plain text instead of JSON.")] = False,
     sr: Annotated[Path | None, typer.Option(help="Write a DICOM SR here (one study, from DICOM).")] = None,
     decoder: Annotated[str, typer.Option(help="hf:FOLDER: your own Hugging Face causal model words the findings (docs/reports.md).")] = "",
@@ -117,16 +119,19 @@ def draft(
     device: Device = "auto",
 ) -> None:
     """Draft reports: one JSON line a study, in the order given."""
-    from api.drafts import draft_lines
-
     if sr and len(studies) != 1:
         wrong_use("--sr goes with one study")
+    if prior and len(studies) != 1:
+        wrong_use("--prior goes with one study")
+    priors = earlier_studies(prior or [])
+    from api.drafts import draft_lines  # takes seconds: wrong use and a wrong --prior are told before
+
     given = orders_from(order)[0] if order else []
     if order and not given:
         raise InputError(f"{order} holds no order; write one JSON object a line, {{\"order_text\": \"…\"}}, or give an HL7 v2 order message")
     request = given[0] if given else None
     failed: list[str] = []
-    lines = draft_lines(studies, request, device_name(device), sr, failed, decoder)
+    lines = draft_lines(studies, request, device_name(device), sr, failed, decoder, priors)
     if text:
         body = "\n\n".join(line["text"] for line in lines) + "\n"
         out.write_text(body) if out else sys.stdout.write(body)
@@ -614,6 +619,13 @@ def device_name(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda, but torch sees no GPU; use --device auto, or install a CUDA build of torch")
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def earlier_studies(paths: list[Path]) -> list[Any]:
+    """(file, earlier study) of each line of each file; raises InputError."""
+    from api.prior_studies import read_priors
+
+    return [(path, earlier) for path in paths for earlier in read_priors(path)]
 
 
 def orders_from(path: Path) -> tuple[list[Any], int]:

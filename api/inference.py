@@ -1,10 +1,10 @@
 """The models, loaded on first use: a listener never waits for them, and a model that cannot load is said so once."""
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from data.records import Draft, Order, Study, Suggestion
+from data.records import Draft, Order, PriorStudy, Study, Suggestion
 
 if TYPE_CHECKING:
     from nlp.suggest import Suggester
@@ -58,9 +58,9 @@ class LateReporter:
         with self._lock:
             self._at_hand()
 
-    def draft(self, study: Study, order: Order | None = None) -> tuple[Draft, dict[str, Any]]:
+    def draft(self, study: Study, order: Order | None = None, priors: Sequence[PriorStudy] = ()) -> tuple[Draft, dict[str, Any]]:
         with self._lock:
-            return self._at_hand().draft(study, order)
+            return self._at_hand().draft(study, order, priors)
 
     def _at_hand(self) -> "Reporter":
         if self._loaded is None:

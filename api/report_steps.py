@@ -9,7 +9,7 @@ from api.draft_steps import check_sections, known
 from api.order_steps import order_from_record
 from api.store import Store, Tx
 from data.errors import InputError
-from data.records import Finding, Order
+from data.records import Finding, Order, Prior
 
 
 class ReportSteps:
@@ -58,8 +58,10 @@ def has_prior(tx: Tx, study: Mapping[str, Any]) -> bool:
 
 def finding_from(record: Mapping[str, Any]) -> Finding:
     """as_json turned back, without the evidence; keys a newer version wrote are left out."""
-    names = {f.name for f in fields(Finding)} - {"evidence"}
-    return Finding(**{name: value for name, value in record.items() if name in names})
+    names = {f.name for f in fields(Finding)} - {"evidence", "prior"}
+    before = record.get("prior")
+    prior = Prior(**{f.name: before[f.name] for f in fields(Prior) if f.name in before}) if isinstance(before, Mapping) else None
+    return Finding(**{name: value for name, value in record.items() if name in names}, prior=prior)
 
 
 def age_years(birth_date: str, on: str) -> float | None:

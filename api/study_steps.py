@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 from api.alert_steps import raise_alerts
 from api.draft_steps import draft_dict
 from api.order_steps import order_from_record, order_of_study, order_priority, present, surviving_id
+from api.prior_studies import kept_drafts, priors_from_drafts
 from api.schema import TABLES
 from api.settings import Settings
 from api.store import Job, Store, Tx, insertion, later, now, sync_folder
 from data.errors import ImageError, NotFound, SeriesError, StudyRefused, WetreadError
-from data.records import Draft, Order, Refusal, Study, as_json
+from data.records import Draft, Order, PriorStudy, Refusal, Study, as_json
 
 log = logging.getLogger("wetread.studies")
 
@@ -61,10 +63,11 @@ class StudySteps:
             row = tx.one("studies", id=study_id)
             instances = tx.find("instances", study_id=study_id, superseded=False, order=["id"])
             request = tx.one("orders", id=row["order_id"]) if row and row["order_id"] else None
+            earlier = kept_drafts(tx, row) if row and self.reporter is not None else []
         if row is None or row["revision"] != revision:
             return                              # more instances came; their own job follows
         order = order_from_record(request["record"]) if request else None
-        draft, masks, reason = self._try_to_draft(study_id, [self.store.home / i["path"] for i in instances], order)
+        draft, masks, reason = self._try_to_draft(study_id, [self.store.home / i["path"] for i in instances], order, earlier)
         if draft is None:
             with self.store.effect(job) as tx:
                 signed = tx.find("drafts", study_id=study_id, status=["final", "amended"], limit=1, columns=("id",))
@@ -76,12 +79,14 @@ class StudySteps:
         with self.store.effect(job) as tx:
             keep_draft(tx, id, study_id, revision, draft)
 
-    def _try_to_draft(self, study_id: str, paths: list[Path], order: Order | None) -> tuple[Draft | None, dict[str, NDArray[np.uint8]], str]:
+    def _try_to_draft(self, study_id: str, paths: list[Path], order: Order | None,
+                      earlier: Sequence[dict[str, Any]] = ()) -> tuple[Draft | None, dict[str, NDArray[np.uint8]], str]:
         """(draft, masks, "") or (None, {}, code): images that cannot be used are refused in a draft, a failing model gives none."""
         if self.reporter is None:
             return None, {}, "no-model"
         try:
-            return (*self.reporter.draft(self._read(paths), order), "")
+            study = self._read(paths)
+            return (*self.reporter.draft(study, order, priors_of(study, earlier)), "")
         except StudyRefused as error:
             return refusal(study_id, error.reason, error), {}, ""
         except (ImageError, SeriesError) as error:
@@ -231,6 +236,15 @@ def keep_draft(tx: Tx, id: str, study_id: str, revision: int, draft: Draft) -> N
     values: dict[str, Any] = {"priority": max(draft.priority, order_priority(tx, study["order_id"]) if study["order_id"] else 0.0)}
     values |= {"state": "signed"} if signed else {"state": "refused" if draft.refused else "drafted", "draft_id": id}
     tx.change("studies", {"id": study_id}, reason=draft.refused.code if draft.refused else "", updated=now(), **values)
+
+
+def priors_of(study: Study, earlier: Sequence[dict[str, Any]]) -> tuple[PriorStudy, ...]:
+    """What the earlier studies' drafts say; under the number in the images, which may be older than the one that the store joined them by."""
+    try:
+        return priors_from_drafts(earlier, study.patient.id) if earlier else ()
+    except Exception as error:      # a draft without a comparison, which says so, is worth more than none
+        log.error("earlier drafts could not be compared with: %s", type(error).__name__)
+        return ()
 
 
 def refusal(study_id: str, code: str, error: WetreadError) -> Draft:

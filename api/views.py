@@ -48,6 +48,15 @@ def date(text: str) -> str:
     return f"{text[:4]}-{text[4:6]}-{text[6:8]}" if text[:8].isdigit() and len(text) >= 8 else text
 
 
+def before(prior: dict[str, Any] | None) -> str:
+    """What an earlier study measured of a finding: 2026-01-02: 8.0 mL."""
+    if not prior:
+        return ""
+    measures = ((prior["volume_ml"], "{:.1f} mL"), (prior["size_mm"], "{:.1f} mm"), (prior["count"], "{}"))
+    told = ", ".join(form.format(value) for value, form in measures if value is not None) or "there"
+    return f"{date(prior['date'])}: {told if prior['present'] else 'not there'}"
+
+
 def age(years: float) -> str:
     """Days for a newborn, months for an infant: 0.014 years says nothing to anybody."""
     if years < 0.25:
@@ -92,6 +101,6 @@ def highlight(text: str, suggestion: dict[str, Any] | None) -> list[tuple[str, s
 
 TEMPLATES = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined,
                         trim_blocks=True, lstrip_blocks=True)
-TEMPLATES.filters.update(percent=percent, when=when, ago=ago, date=date, person_name=person_name, age=age,
+TEMPLATES.filters.update(percent=percent, when=when, ago=ago, date=date, before=before, person_name=person_name, age=age,
                          by_severity=by_severity, sentence=sentence)
 TEMPLATES.globals.update(highlight=highlight, WHY=WHY)

@@ -21,7 +21,7 @@ from api.study_steps import StudySteps
 
 class Desk(OrderSteps, AutomationSteps, ModelSteps, ShadowSteps, ProcedureSteps, StudySteps, AlertSteps, DraftSteps, SentenceSteps, ReportSteps,
            ResultSteps, CdsSteps, FhirSteps, ConnectionSteps):
-    """`suggester` has .suggest(order) -> Suggestion, `reporter` .draft(study, order) -> (Draft, masks by name).
+    """`suggester` has .suggest(order) -> Suggestion, `reporter` .draft(study, order, priors) -> (Draft, masks by name).
 
     `shadow` is a second suggester, or None: what it says is stored and shown to nobody.
     Either may be None, or raise: the order or study then goes on to a person without a suggestion or a draft.

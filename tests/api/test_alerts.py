@@ -28,7 +28,7 @@ class Unsure:
              Finding("f5", "midline_shift", "midline shift", True, 0.9, band="omit"),
              Finding("f4", "microbleeds", "microbleeds", True, 0.99))
 
-    def draft(self, images, order):
+    def draft(self, images, order, priors=()):
         return Draft("", "draft", None, self.found, {"findings": "Nothing.", "impression": "Nothing."}, (), {}, 0.1), {}
 
 

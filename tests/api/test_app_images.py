@@ -20,7 +20,7 @@ DICOM = {"content-type": "multipart/related; type=\"application/dicom\"; boundar
 class Marker:
     """Marks every voxel over 50 HU as the one finding."""
 
-    def draft(self, images, order):
+    def draft(self, images, order, priors=()):
         pixels = images.volumes[0].pixels
         finding = Finding("f1", "haemorrhage", "haemorrhage", True, 0.9, evidence=(ImageEvidence(images.volumes[0].series_uid, 1, mask="blood"),))
         return Draft("", "draft", None, (finding,), {"findings": "Blood."}, (), {}, 0.9), {"blood": (pixels > 50).astype(np.uint8)}

@@ -29,7 +29,7 @@ NAME = "Müller^Jürgen=山田^太郎"
 class Outliner:
     """A reporter whose finding is a known box, in the volume's own grid."""
 
-    def draft(self, study, order):
+    def draft(self, study, order, priors=()):
         volume = study.volumes[0]
         mask = np.zeros(volume.pixels.shape, np.uint8)
         mask[2:4, 10:20, 30:45] = 1
@@ -170,7 +170,7 @@ def test_the_measurements_name_each_region_of_a_finding_as_its_site(desk):
 class Doubter(Outliner):
     """The same, and its haematoma is only possible."""
 
-    def draft(self, study, order):
+    def draft(self, study, order, priors=()):
         draft, masks = super().draft(study, order)
         first, second = draft.findings
         return replace(draft, findings=(replace(first, band="hedge"), second)), masks

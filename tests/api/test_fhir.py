@@ -24,7 +24,7 @@ NAMES = ["Müller^Jürgen", "山田^太郎", "محمد^علي", "Łukasiewicz^Æ
 
 
 class Measured(OneFinding):
-    def draft(self, images, order):
+    def draft(self, images, order, priors=()):
         draft, masks = super().draft(images, order)
         more = Finding("f2", "subdural_haemorrhage", "subdural haematoma", True, 0.9, side="left", region="convexity", size_mm=7.5, volume_ml=31.0,
                        evidence=(ImageEvidence("1.2.3", 4),))

@@ -35,7 +35,7 @@ class TruthReporter:
     def __init__(self, simulated):
         self.simulated = simulated
 
-    def draft(self, study, order):
+    def draft(self, study, order, priors=()):
         mask = self.simulated.masks["subdural"]
         middle = int(mask.sum(axis=(1, 2)).argmax())
         rows, columns = np.nonzero(mask[middle])

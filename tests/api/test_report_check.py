@@ -18,7 +18,7 @@ from tests.api.web import TextDesk, add_draft, audited, refused
 
 
 class LeftSubdural:
-    def draft(self, images, order):
+    def draft(self, images, order, priors=()):
         finding = Finding("f1", "subdural_haemorrhage", "subdural haematoma", True, 0.9, side="left", volume_ml=12.5, critical=True)
         text = "Left subdural haematoma, 12.5 mL."
         return Draft(

@@ -20,7 +20,7 @@ TEMPLATES = read_report_templates()
 
 
 class Reporter:
-    def draft(self, images, order):
+    def draft(self, images, order, priors=()):
         findings = (Finding("f1", "subdural_haemorrhage", "subdural haematoma", True, 0.9),
                     Finding("f2", "skull_fracture", "skull fracture", False, 0.1))
         sentences = (Sentence("A <b>clot</b> & 3.5 cm.", "findings", ("f1",)), Sentence("No fracture.", "findings", ("f2",)),

@@ -18,7 +18,7 @@ TEXTS = ("Left subdural haematoma, 12.5 mL.", "No skull fracture.", "Midline shi
 
 
 class Reporter:
-    def draft(self, images, order):
+    def draft(self, images, order, priors=()):
         findings = (Finding("f1", "subdural_haemorrhage", "subdural haematoma", True, 0.9, side="left", volume_ml=12.5),
                     Finding("f2", "skull_fracture", "skull fracture", False, 0.05),
                     Finding("f3", "midline_shift", "midline shift", True, 0.9, side="right", size_mm=4.0))

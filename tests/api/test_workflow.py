@@ -42,14 +42,14 @@ class Broken:
     def suggest(self, order):
         raise ModelError(f"no model for {order.patient.name}")
 
-    def draft(self, study, order):
+    def draft(self, study, order, priors=()):
         raise RuntimeError("out of memory")
 
 
 class CountingReporter:
     """Its finding is the number of images, its mask marks nothing but has the volume's shape."""
 
-    def draft(self, images, order):
+    def draft(self, images, order, priors=()):
         n = len(images)
         finding = Finding("f1", "haemorrhage", "haemorrhage", True, 0.9, evidence=(ImageEvidence("1.2", 0, mask="f1"),))
         words = f"{n} images. Clot of 1.5 mL, ca. 3 mm wide."
@@ -419,7 +419,7 @@ def test_a_late_image_after_the_signature_offers_a_draft_beside_the_report(desk)
 
 def test_a_draft_of_images_that_meanwhile_grew_is_dropped(desk, store):
     class Interrupted(CountingReporter):
-        def draft(self, images, order):
+        def draft(self, images, order, priors=()):
             if len(images) == 2:
                 instance(desk, 3)           # while it is being written
             return super().draft(images, order)
@@ -443,7 +443,7 @@ def test_an_image_sent_again_with_other_bytes_replaces_the_first_in_reading(desk
 
 
 class Refusing:
-    def draft(self, study, order):
+    def draft(self, study, order, priors=()):
         raise StudyRefused("not-a-head", "the region is CHEST, expected HEAD")
 
 
@@ -475,7 +475,7 @@ def test_a_study_finds_its_order_whichever_comes_first_and_never_another_patient
 
 
 class AskingReporter(CountingReporter):
-    def draft(self, images, order):
+    def draft(self, images, order, priors=()):
         draft, masks = super().draft(images, order)
         return replace(draft, sections={**draft.sections, "indication": order.text if order else ""}), masks
 

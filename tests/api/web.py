@@ -36,7 +36,7 @@ class WordSuggester:
 class OneFinding:
     """Reads nothing out of an image: enough for the steps on a draft."""
 
-    def draft(self, images, order):
+    def draft(self, images, order, priors=()):
         finding = Finding("f1", "haemorrhage", "haemorrhage", True, 0.9, critical=True)
         return Draft(study="", status="draft", refused=None, findings=(finding,), sections={"findings": "A clot.", "impression": "Bleed."},
                      sentences=(Sentence("A clot.", "findings", ("f1",), 0.8, "model"), Sentence("Bleed.", "impression", ("f1",), 0.8, "template")),

@@ -103,7 +103,7 @@ def other_model(model, module):
         load(self)
         return self._loaded[1].suggest(order)
 
-    def draft(self, study, order=None):
+    def draft(self, study, order=None, priors=()):
         from data.errors import StudyRefused
 
         raise StudyRefused("empty", "no study is read in this test")
