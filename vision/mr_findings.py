@@ -117,8 +117,8 @@ class MrFindingModel:
             said.add(one.code)
         placings: dict[int, Placing | None] = {}
         by_code = {one.code: one for one in seen}
-        findings = [replace(f, region=self.region(by_code[f.code], volumes[by_code[f.code].volume], placings)) if f.present and f.band != "omit" else f
-                    for f in one_story(findings)]
+        findings = [f if not f.present or f.band == "omit" else
+                    replace(f, region=self.region(by_code[f.code], volumes[by_code[f.code].volume], placings)) for f in one_story(findings)]
         order = list(FINDINGS)
         findings = [replace(f, id=f"f{i + 1}") for i, f in enumerate(sorted(findings, key=lambda f: order.index(f.code)))]
         kept = {seen.mask for f in findings for seen in f.evidence}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.atlas import CENTRE, skull_mm
+from data.atlas import CENTRE, REGIONS, skull_mm
 from data.dicom import UNEVEN_GAPS
 from data.errors import InputError, ModelError, StudyRefused
 from data.findings import FINDINGS
@@ -15,6 +15,7 @@ from data.records import Finding, Patient, PriorStudy, Study, Volume
 from data.simulate.files import write_case
 from data.simulate.recipes import simulate
 from vision.apply_head import HeadAnswer, HeadModel
+from vision.evaluate_mr_findings import regions
 from vision.findings import not_assessed
 from vision.heads import HEADS
 from vision.heads.tasks import TASKS
@@ -23,7 +24,7 @@ from vision.mr_measure import evans_index, frame_of, longest_mm
 from vision.mr_series import back_from_axial, choose, onto, role_of, to_axial, together, why_not
 from vision.priors import with_priors
 from vision.reporter import Reporter, modality_of
-from vision.train_mr_findings import fitted
+from vision.train_mr_findings import fitted, regions_of, truths
 
 AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
 FLAIR = {"EchoTime": "120", "RepetitionTime": "9000", "InversionTime": "2500"}
@@ -106,7 +107,8 @@ def head_of_the_atlas(middle=(30.0, 45.0, 15.0), radius_mm=14.0, notes=(), place
     inside = np.linalg.norm(point - CENTRE, axis=1) < skull_mm(point - CENTRE)
     waves = 100 + 40 * np.sin(point[:, 1] / 9) * np.cos(point[:, 0] / 8)
     pixels = np.where(np.linalg.norm(point - middle, axis=1) < radius_mm, 260, np.where(inside, waves, 0)).reshape(SHAPE)
-    return Volume(pixels.astype(np.float32), (5.0, 2.875, 2.0), affine if placed else None, modality="MR", sequence="flair", series_uid="s1", notes=notes)
+    return Volume(pixels.astype(np.float32), (5.0, 2.875, 2.0), affine if placed else None, modality="MR", sequence="flair", series_uid="s1",
+                  notes=notes)
 
 
 def sagittal_of(axial):
@@ -144,6 +146,20 @@ def test_a_lesion_is_given_no_region_where_the_head_cannot_be_laid_on_the_atlas(
 
 def test_a_lesion_that_is_left_out_is_given_no_region():
     assert region_in(head_of_the_atlas(), states=False) and not region_in(head_of_the_atlas(), states=False, hedges=False)
+
+
+@pytest.mark.parametrize(("seed", "truth"), [(900024, "cerebellum"), (900009, "occipital")])
+def test_an_evaluation_takes_the_true_region_from_where_the_simulated_lesion_lies(seed, truth):
+    case = simulate("dwi_infarct", seed, size=(24, 64, 64), spacing_mm=(5.0, 3.6, 3.6), held_out=True)
+    one = Seen("acute_infarct", 0, case.masks["infarct"] > 0, (), 12.0, 12.0, 30.0, 1, "left")
+    named = SimpleNamespace(region=lambda *_: "cerebellum")
+    row = {"regions": regions_of(named, case, None, [one], {0: case.volume("DWI")}, truths(case))}
+    assert REGIONS[int(np.argmax(row["regions"]["acute_infarct"]["shares"]))] == truth
+    assert not regions_of(named, case, None, [replace(one, mask=~one.mask & one.mask)], {}, truths(case)), "nothing was outlined"
+    said = Finding("f1", "acute_infarct", "", True, 0.9)
+    right = truth == "cerebellum"
+    assert regions([[said], [replace(said, band="omit")], [replace(said, present=False)], [said]], [row, row, row, {}]) == {
+        "acute_infarct": {"right": int(right), "wrong": int(not right), "none named": 0}}
 
 
 def test_a_lesion_is_stated_with_side_volume_slice_box_and_mask():

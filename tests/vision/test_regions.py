@@ -112,9 +112,10 @@ def test_an_infarct_pushes_nothing_and_is_named_by_all_of_it(placing):
     assert region_of("acute_infarct", blob(true_place, (-25, -65, -38), 14), AFFINE, placing) == "cerebellum"
 
 
-def test_a_mass_must_lie_further_from_another_region_to_be_named(placing):
+def test_on_mr_it_must_lie_further_from_another_region_to_be_named_than_blood_on_ct(placing):
     near = blob(true_place, (40, -3, 35), 6)
-    assert region_of("flair_lesion", near, AFFINE, placing) == "frontal" and region_of("mass", near, AFFINE, placing) == ""
+    assert region_of("intraparenchymal_haemorrhage", near, AFFINE, placing) == "frontal"
+    assert region_of("mass", near, AFFINE, placing) == region_of("flair_lesion", near, AFFINE, placing) == ""
     assert region_of("mass", blob(true_place, (30, 45, 15), 14), AFFINE, placing) == "frontal"
 
 
