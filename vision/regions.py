@@ -31,8 +31,8 @@ EACH_LEAST, BOTH_LEAST = 0.2, 0.7       # in two that are named together, anywhe
 MAIN_LEAST = 0.7            # in its largest part: what lies here and there lies in no one region
 CORE = 0.5                  # what grows pushes the brain apart: where it began is this share of its length around its middle
 BLOOD = ("intraparenchymal_haemorrhage", *ON_THE_BRAIN)        # on CT
-GROWING = ("intraparenchymal_haemorrhage", "mass", "flair_lesion")
-PLACED = (*BLOOD, "mass", "oedema", "acute_infarct", "chronic_infarct", "flair_lesion")
+GROWING = ("intraparenchymal_haemorrhage", "mass")
+PLACED = (*BLOOD, "mass", "oedema", "acute_infarct", "chronic_infarct")         # of FLAIR lesions too many were named wrongly
 
 
 def region_of(code: str, mask: NDArray[np.uint8], affine: Floats, placing: Placing) -> str:
