@@ -100,7 +100,7 @@ def on_simulated(model: FindingModel, studies: int, seed: int, anatomy: Path | N
                 if wanted.volume_ml and got.volume_ml:
                     volumes.append((got.volume_ml, wanted.volume_ml))
                 if (kind := wanted.code.removesuffix("_haemorrhage")) in made.masks and kind != "intraventricular":
-                    verdict = region_verdict(got, region_shares(made, heads[i % len(heads)], kind))
+                    verdict = region_verdict(got.region, region_shares(made, heads[i % len(heads)], kind))
                     regions.setdefault(kind, dict.fromkeys(VERDICTS, 0))[verdict] += 1
             if got.band == "state":
                 stated.append(got.present == wanted.present)
@@ -143,8 +143,8 @@ def region_shares(made: SimulatedStudy, source: str, kind: str) -> NDArray[np.fl
     return np.array([(found == k).mean() for k in range(len(REGIONS))])
 
 
-def region_verdict(finding: Finding, shares: NDArray[np.float64]) -> str:
-    named = [REGIONS.index(name) for name in finding.region.replace("posterior fossa", "cerebellum").split(", ") if name]
+def region_verdict(region: str, shares: NDArray[np.float64]) -> str:
+    named = [REGIONS.index(name) for name in region.replace("posterior fossa", "cerebellum").split(", ") if name]
     if not named:
         return "none named"
     return "right" if int(shares.argmax()) in named and shares[named].min() >= REGION_LEAST else "wrong"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from data.records import Finding
+from vision.evaluate_findings import VERDICTS, region_verdict
 from vision.mr_findings import FOLDER, SCREENS, MrFindingModel, one_story
 from vision.train_mr_findings import anatomy_of, gather, rounded, seen_of
 
@@ -35,7 +36,7 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 96, s
                "refused": sum(bool(row["refused"]) for row in rows),
                "drafts": score(found, rows), "what is stated without a hedge": score(found, rows, ("state",)),
                "shuffled images of one protocol": score([found[k] for k in shuffled(rows, order)], rows),
-               "constant report": score([[] for _ in rows], rows)}
+               "constant report": score([[] for _ in rows], rows), "regions": regions(found, rows)}
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
         (Path(out) / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
@@ -91,6 +92,18 @@ def one_score(code: str, found: Sequence[Sequence[Finding]], rows: Sequence[Mapp
             graded.append(finding.grade == truth["grade"])
     return {**counts, **ratios(counts), "median error mL": middle(ml), "median error share": middle(share), "median error of count": middle(counted),
             "grade right": rounded(float(np.mean(graded)) if graded else None)}
+
+
+def regions(found: Sequence[Sequence[Finding]], rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Of what is there and said, by finding: in how many the region is right, wrong, not named."""
+    tally: dict[str, dict[str, int]] = {}
+    for graph, row in zip(found, rows, strict=True):
+        for f in graph:
+            place = row.get("regions", {}).get(f.code)
+            if place and f.present and f.band != "omit":
+                verdict = region_verdict(place["named"], np.array(place["shares"]))
+                tally.setdefault(f.code, dict.fromkeys(VERDICTS, 0))[verdict] += 1
+    return tally
 
 
 def ratios(n: Mapping[str, int]) -> dict[str, Any]:

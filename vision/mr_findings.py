@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from data.dicom import UNEVEN_GAPS
 from data.errors import InputError, ModelError, StudyRefused
 from data.findings import FINDINGS
 from data.model_files import MODELS
@@ -18,6 +19,7 @@ from vision.findings import Findings, not_assessed
 from vision.heads import HEADS
 from vision.mr_measure import Frame, evans_index, evidence_of, frame_of, largest_part, likeness, longest_mm, without_specks
 from vision.mr_series import back_from_axial, choose, to_axial, together, why_not
+from vision.regions import PLACED, Placing, place, region_of
 
 FOLDER = MODELS / "mr_findings"
 STATE, HEDGE = 0.8, 0.4         # calibrated probability from which a finding is stated, and from which it is hedged
@@ -100,7 +102,7 @@ class MrFindingModel:
 
     def find(self, study: Study) -> Findings:
         """The findings of every sequence that a head reads; raises StudyRefused with the reason when there is none."""
-        seen, notes, _ = self.screen(study)
+        seen, notes, volumes = self.screen(study)
         findings, masks, said = [], {}, set()
         for one in seen:
             fit = self.calibration["findings"].get(one.code)
@@ -113,13 +115,36 @@ class MrFindingModel:
                 finding = replace(finding, evidence=evidence_of(study.volumes[one.volume], mask, one.code))
             findings.append(finding)
             said.add(one.code)
-        findings = one_story(findings)
+        placings: dict[int, Placing | None] = {}
+        by_code = {one.code: one for one in seen}
+        findings = [f if not f.present or f.band == "omit" else
+                    replace(f, region=self.region(by_code[f.code], volumes[by_code[f.code].volume], placings)) for f in one_story(findings)]
         order = list(FINDINGS)
         findings = [replace(f, id=f"f{i + 1}") for i, f in enumerate(sorted(findings, key=lambda f: order.index(f.code)))]
         kept = {seen.mask for f in findings for seen in f.evidence}
         first = seen[0].volume if seen else 0
         return Findings(tuple(findings), {n: m for n, m in masks.items() if n in kept}, np.zeros((1, 1), np.float32),
                         tuple(dict.fromkeys(notes)), first, not_assessed=not_assessed(findings, "MR"))
+
+    def region(self, one: Seen, volume: Volume, placings: dict[int, Placing | None]) -> str:
+        """The part of the brain that it lies in, "" where that is not clear; `placings` keeps how the head lies in each series asked for."""
+        if one.code not in PLACED or volume.affine is None:
+            return ""
+        if one.volume not in placings:
+            placings[one.volume] = self.placing(volume)
+        placing = placings[one.volume]
+        return region_of(one.code, one.mask.astype(np.uint8), volume.affine, placing) if placing else ""
+
+    def placing(self, volume: Volume) -> Placing | None:
+        """How the head of an axial series lies in the atlas, by all that `structures` outlines in it: brain and fluid fill the skull."""
+        outliner = self.heads.get("structures")
+        if outliner is None or volume.affine is None or any(note.startswith(UNEVEN_GAPS) for note in volume.notes):
+            return None
+        try:
+            outlined = outliner.apply({"IMAGE": volume}).masks.values()
+        except InputError:          # what it cannot read gives no region, and keeps no finding
+            return None
+        return place(np.stack([ndimage.binary_fill_holes(plane) for plane in np.any(list(outlined), 0)]), volume.affine)
 
     def screen(self, study: Study) -> tuple[list[Seen], list[str], dict[int, Volume]]:
         """Every screen whose sequences are there, notes, and the volumes as they were read."""

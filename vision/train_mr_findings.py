@@ -1,6 +1,6 @@
 """Calibrate the screens of head MR on simulated studies: how often a finding is there, given what its head saw."""
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.atlas import REGIONS, regions_at
 from data.errors import StudyRefused
+from data.records import Volume
 from data.simulate.case import SimulatedCase
 from data.simulate.recipes import simulate
+from data.simulate.scene import Ask, Scene
 from vision.mr_findings import ABSENT, HEDGE, SCREENS, STATE, MrFindingModel, Seen, probability
 from vision.mr_measure import ONE_SIDED, frame_of, likeness, longest_mm
+from vision.regions import PLACED, Placing
 
 VERSION = "mr-findings-4"
 # recipe -> its share of the studies; each has the sequences of its own disease, and is a study without the others'
@@ -108,6 +112,8 @@ def gather(model: MrFindingModel, split: str, studies: int, anatomy: Path | None
             known = truths(case)
             row["seen"] = {one.code: {**asdict(replace(one, mask=np.zeros(0, bool))), "mask": None} for one in seen}
             row["truth"] = {code: as_row(case, truth) for code, truth in known.items()}
+            if split == "evaluate":
+                row["regions"] = regions_of(model, case, anatomy, seen, volumes, known)
         except StudyRefused as error:
             row["refused"] = error.reason
         rows.append(row)
@@ -127,6 +133,28 @@ def as_row(case: SimulatedCase, truth: Truth) -> dict[str, Any]:
         row |= {"side": "left" if left >= ONE_SIDED else "right" if left <= 1 - ONE_SIDED else "bilateral", "volume_ml": ml(case, mask),
                 "size_mm": longest_mm(mask > 0, case.spacing_mm)}
     return row
+
+
+def regions_of(model: MrFindingModel, case: SimulatedCase, anatomy: Path | None, seen: Sequence[Seen], volumes: Mapping[int, Volume],
+               known: Mapping[str, Truth]) -> dict[str, dict[str, Any]]:
+    """Of each finding that is there and outlined: the region named, and the share of what is there in each of REGIONS.
+
+    The shares are by the head's own standard millimetres, which landmarks lay on to within a centimetre: what is counted as wrong can be theirs.
+    """
+    masks = {code: truth.mask > 0 for code, truth in known.items() if code in PLACED and truth.present and truth.mask is not None}
+    there = [one for one in seen if one.code in masks and one.mask.any()]
+    if not there:
+        return {}
+    scene = Scene(Ask(case.recipe, case.seed, case.structures.shape, case.spacing_mm, anatomy, case.held_out))      # type: ignore[arg-type]  # mypy knows no length
+    scene.build()
+    point = np.stack(scene.standard())[:, scene.subs // 2::scene.subs]
+    placings: dict[int, Placing | None] = {}
+    rows = {}
+    for one in there:
+        found = regions_at(point[:, masks[one.code]].T.astype(float))
+        rows[one.code] = {"named": model.region(one, volumes[one.volume], placings),
+                          "shares": [round(float((found == k).mean()), 4) for k in range(len(REGIONS))]}
+    return rows
 
 
 def seen_of(row: Mapping[str, Any]) -> Seen:

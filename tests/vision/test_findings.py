@@ -64,7 +64,7 @@ def test_blood_is_given_the_region_that_it_began_in_where_the_head_can_be_laid_o
         return {f.code: f for f in model.find(replace(made.study, volumes=(volume,))).findings}["intraparenchymal_haemorrhage"]
 
     found = seen()
-    assert found.region == "cerebellum" and region_verdict(found, region_shares(made, "", "intraparenchymal")) == "right"
+    assert found.region == "cerebellum" and region_verdict(found.region, region_shares(made, "", "intraparenchymal")) == "right"
     assert seen(affine=None).region == seen(notes=(UNEVEN_GAPS,)).region == ""
 
 

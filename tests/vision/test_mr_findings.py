@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import ModelError, StudyRefused
+from data.atlas import CENTRE, REGIONS, skull_mm
+from data.dicom import UNEVEN_GAPS
+from data.errors import InputError, ModelError, StudyRefused
 from data.findings import FINDINGS
 from data.images import open_study
 from data.records import Finding, Patient, PriorStudy, Study, Volume
 from data.simulate.files import write_case
 from data.simulate.recipes import simulate
 from vision.apply_head import HeadAnswer, HeadModel
+from vision.evaluate_mr_findings import regions
 from vision.findings import not_assessed
 from vision.heads import HEADS
 from vision.heads.tasks import TASKS
@@ -21,7 +24,7 @@ from vision.mr_measure import evans_index, frame_of, longest_mm
 from vision.mr_series import back_from_axial, choose, onto, role_of, to_axial, together, why_not
 from vision.priors import with_priors
 from vision.reporter import Reporter, modality_of
-from vision.train_mr_findings import fitted
+from vision.train_mr_findings import fitted, regions_of, truths
 
 AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
 FLAIR = {"EchoTime": "120", "RepetitionTime": "9000", "InversionTime": "2500"}
@@ -91,6 +94,82 @@ def test_the_side_of_a_lesion_is_the_patients_in_either_direction_of_the_columns
 def test_a_ball_is_as_long_as_it_is():
     volume = head(radius_mm=12.0)
     assert longest_mm(volume.pixels > 200, volume.spacing_mm) == pytest.approx(24, abs=3)
+
+
+SHAPE = (36, 80, 80)
+
+
+def head_of_the_atlas(middle=(30.0, 45.0, 15.0), radius_mm=14.0, notes=(), placed=True):
+    """A head that lies as the atlas does, with a bright ball there (mm to the right, front and top); brain and fluid alone are seen."""
+    affine = np.diag([2.0, 2.875, 5.0, 1.0])
+    affine[:3, 3] = -79.0, -94.0, -75.0
+    point = (np.argwhere(np.ones(SHAPE, bool))[:, ::-1] @ affine[:3, :3].T + affine[:3, 3]) * (-1, -1, 1)
+    inside = np.linalg.norm(point - CENTRE, axis=1) < skull_mm(point - CENTRE)
+    waves = 100 + 40 * np.sin(point[:, 1] / 9) * np.cos(point[:, 0] / 8)
+    pixels = np.where(np.linalg.norm(point - middle, axis=1) < radius_mm, 260, np.where(inside, waves, 0)).reshape(SHAPE)
+    return Volume(pixels.astype(np.float32), (5.0, 2.875, 2.0), affine if placed else None, modality="MR", sequence="flair", series_uid="s1",
+                  notes=notes)
+
+
+def sagittal_of(axial):
+    """The same head in sagittal slices to the left, rows to the feet."""
+    a, last = axial.affine, len(axial.pixels) - 1
+    affine = np.stack([a[:, 1], -a[:, 2], a[:, 0], a[:, 3] + last * a[:, 2]], 1)
+    return replace(axial, pixels=axial.pixels.transpose(2, 0, 1)[:, ::-1], affine=affine, spacing_mm=(2.0, 5.0, 2.875), orientation="sagittal")
+
+
+def region_in(volume, outlined=lambda pixels: (pixels > 0) & (np.abs(pixels - 120) > 5), **changes):
+    """The region of the lesion; `structures` is a head that outlines what it is told to, here with holes."""
+    def outline(channels):
+        if outlined is None:
+            raise InputError("unlike all that it was taught")
+        return HeadAnswer(masks={"white matter": outlined(channels["IMAGE"].pixels).astype(np.uint8)})
+    made = model(**changes)
+    made.heads["structures"] = SimpleNamespace(apply=outline, head=HEADS["structures"], config={})
+    [finding] = made.find(Study("1", (volume,))).findings
+    assert finding.present and finding.volume_ml
+    return finding.region
+
+
+@pytest.fixture
+def placed(monkeypatch):
+    """The head whose answer is known reads FLAIR alone, and FLAIR lesions are given no region."""
+    for name in ("vision.regions", "vision.mr_findings"):
+        monkeypatch.setattr(f"{name}.PLACED", ("flair_lesion",))
+
+
+@pytest.mark.usefixtures("placed")
+@pytest.mark.parametrize(("middle", "said"), [((30, 45, 15), "frontal"), ((-24, -62, -36), "cerebellum"), ((46, -16, 50), "")])
+def test_a_lesion_is_given_the_region_that_holds_it_in_the_patients_own_axes_where_one_clearly_does(middle, said):
+    axial = head_of_the_atlas(middle)
+    assert region_in(axial) == region_in(sagittal_of(axial)) == said
+    turned = replace(axial, pixels=axial.pixels[:, ::-1], affine=axial.affine @ np.diag([1.0, -1, 1, 1]) + np.outer((0, 227.125, 0, 0), (0, 0, 0, 1)))
+    assert region_in(turned) == said, "rows that run to the front"
+
+
+@pytest.mark.usefixtures("placed")
+def test_a_lesion_is_given_no_region_where_the_head_cannot_be_laid_on_the_atlas():
+    assert region_in(head_of_the_atlas(placed=False)) == region_in(head_of_the_atlas(notes=(UNEVEN_GAPS,))) == ""
+    assert region_in(head_of_the_atlas(), outlined=None) == region_in(head_of_the_atlas(), outlined=lambda pixels: pixels > 1e3) == ""
+
+
+@pytest.mark.usefixtures("placed")
+def test_a_lesion_that_is_left_out_is_given_no_region():
+    assert region_in(head_of_the_atlas(), states=False) and not region_in(head_of_the_atlas(), states=False, hedges=False)
+
+
+@pytest.mark.parametrize(("seed", "truth"), [(900024, "cerebellum"), (900009, "occipital")])
+def test_an_evaluation_takes_the_true_region_from_where_the_simulated_lesion_lies(seed, truth):
+    case = simulate("dwi_infarct", seed, size=(24, 64, 64), spacing_mm=(5.0, 3.6, 3.6), held_out=True)
+    one = Seen("acute_infarct", 0, case.masks["infarct"] > 0, (), 12.0, 12.0, 30.0, 1, "left")
+    named = SimpleNamespace(region=lambda *_: "cerebellum")
+    row = {"regions": regions_of(named, case, None, [one], {0: case.volume("DWI")}, truths(case))}
+    assert REGIONS[int(np.argmax(row["regions"]["acute_infarct"]["shares"]))] == truth
+    assert not regions_of(named, case, None, [replace(one, mask=~one.mask & one.mask)], {}, truths(case)), "nothing was outlined"
+    said = Finding("f1", "acute_infarct", "", True, 0.9)
+    right = truth == "cerebellum"
+    assert regions([[said], [replace(said, band="omit")], [replace(said, present=False)], [said]], [row, row, row, {}]) == {
+        "acute_infarct": {"right": int(right), "wrong": int(not right), "none named": 0}}
 
 
 def test_a_lesion_is_stated_with_side_volume_slice_box_and_mask():

@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 from data.atlas import CENTRE, REGIONS, skull_mm
-from data.records import Finding
 from vision.evaluate_findings import region_verdict
 from vision.regions import matrix_of, place, region_of
 
@@ -106,6 +105,24 @@ def test_deep_blood_that_has_pushed_the_brain_apart_is_named_by_where_it_began(p
     assert region_of("intraparenchymal_haemorrhage", blob(true_place, (24, 4, 2), 22), AFFINE, placing) == "basal ganglia"
 
 
+def test_an_infarct_pushes_nothing_and_is_named_by_all_of_it(placing):
+    around = blob(true_place, (24, 4, 2), 26) & (1 - blob(true_place, (24, 4, 2), 18))
+    assert region_of("intraparenchymal_haemorrhage", around, AFFINE, placing) == "basal ganglia"
+    assert region_of("acute_infarct", around, AFFINE, placing) == region_of("oedema", around, AFFINE, placing) == ""
+    assert region_of("acute_infarct", blob(true_place, (-25, -65, -38), 14), AFFINE, placing) == "cerebellum"
+
+
+def test_on_mr_it_must_lie_further_from_another_region_to_be_named_than_blood_on_ct(placing):
+    near = blob(true_place, (40, -3, 35), 6)
+    assert region_of("intraparenchymal_haemorrhage", near, AFFINE, placing) == "frontal"
+    assert region_of("mass", near, AFFINE, placing) == ""
+    assert region_of("mass", blob(true_place, (30, 45, 15), 14), AFFINE, placing) == "frontal"
+
+
+def test_a_flair_lesion_has_no_region_as_too_many_were_wrong(placing):
+    assert region_of("flair_lesion", blob(true_place, (30, 45, 15), 14), AFFINE, placing) == ""
+
+
 def test_blood_in_ventricles_and_an_empty_outline_have_no_region(placing):
     frontal = blob(true_place, (30, 45, 15), 14)
     assert region_of("intraventricular_haemorrhage", frontal, AFFINE, placing) == ""
@@ -117,4 +134,4 @@ def test_blood_in_ventricles_and_an_empty_outline_have_no_region(placing):
 def test_a_region_is_right_if_it_holds_most_of_the_blood_and_each_named_one_a_good_part(said, verdict):
     shares = np.zeros(len(REGIONS))
     shares[[REGIONS.index("frontal"), REGIONS.index("parietal")]] = 0.7, 0.3
-    assert region_verdict(Finding("f1", "subdural_haemorrhage", "", True, 0.9, region=said), shares) == verdict
+    assert region_verdict(said, shares) == verdict
