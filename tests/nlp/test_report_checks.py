@@ -122,3 +122,28 @@ def test_a_side_is_compared_with_that_of_the_same_thing_by_a_wider_name(order, s
     text = "Left intraparenchymal haemorrhage of 94.7 mL."
     found = check_report({"findings": text, "impression": text}, Asked(Order(text=order)))
     assert ("side_order" in {row.code for row in found}) is stops
+
+
+@pytest.mark.parametrize(("findings", "impression", "codes"), [
+    ("Left intraparenchymal haemorrhage in the parietal lobe.", "", {"region_draft"}), ("Left parietal haemorrhage.", "", {"region_draft"}),
+    ("", "Left pontine haemorrhage.", {"region_draft"}), ("Left intraparenchymal haemorrhage in the frontal lobe.", "Left frontal bleed.", set()),
+    ("Left intraparenchymal haemorrhage in the frontal lobe.", "Left intraparenchymal haemorrhage, occipital lobe.",
+     {"region_draft", "region_impression"}),
+    ("Left fronto-parietal haemorrhage.", "", set()), ("Left haemorrhage of 3 cm.", "", set()), ("Left haemorrhage in the insula.", "", set()),
+    ("Left frontal haemorrhage. No haemorrhage in the parietal lobe.", "", set()), ("Old parietal infarct. Left frontal haemorrhage.", "", set())])
+def test_another_part_of_the_brain_than_the_drafts_is_remarked_on(findings, impression, codes):
+    bleed = Finding("f1", "intraparenchymal_haemorrhage", "intraparenchymal haemorrhage", True, 0.9, side="left", region="frontal", critical=True)
+    found = check_report({"findings": findings, "impression": impression}, Asked(findings=(bleed,)))
+    assert {row.code for row in found if row.code.startswith("region")} == codes
+    assert all(row.severity == "warn" and row.end > row.start for row in found if row.code.startswith("region"))
+
+
+def test_a_part_of_the_brain_is_compared_by_what_lies_in_it_and_only_where_all_of_its_bleeds_have_one():
+    def codes(text, *found):
+        return {row.code for row in check_report({"findings": text, "impression": text}, Asked(findings=found))} & {"region_draft"}
+
+    deep = Finding("f1", "intraparenchymal_haemorrhage", "intraparenchymal haemorrhage", True, 0.9, region="basal ganglia, thalamus")
+    below = Finding("f2", "subdural_haemorrhage", "subdural haematoma", True, 0.9, region="posterior fossa")
+    assert not codes("Putaminal haemorrhage. Haemorrhage in the putamen.", deep) and codes("Cerebellar haemorrhage.", deep)
+    assert not codes("Haemorrhage in the posterior fossa.", deep, below) and codes("Frontal subdural haematoma.", deep, below)
+    assert not codes("Subdural haematoma over the cerebellum.", below)
