@@ -19,6 +19,7 @@ from nlp.tokenizer import REGISTERS, SLOTS, Tokenizer
 
 PATH = Path(__file__).parent.parent / "data" / "report_wording.toml"
 AGED = re.compile(r"\b(?:acute|recent|old|chronic)\b")
+AMERICAN = re.compile(r"\b(?:hemorrhag|hematom|edema|ischemi|tumors?\b)", re.I)
 ELEMENT = re.compile(r"\{(\w+)\}")
 
 
@@ -73,6 +74,26 @@ def american(text: str) -> str:
     for british, there in wording()["american"].items():
         text = text.replace(british, there).replace(british.capitalize(), there.capitalize())
     return text
+
+
+@lru_cache
+def british(text: str) -> str:
+    """The names of findings as the table spells them; words of no name stay ("hem" alone would change a hemisphere)."""
+    there, words = british_words()
+    return words.sub(lambda m: there[m[0]], text)
+
+
+@lru_cache
+def british_words() -> tuple[dict[str, str], re.Pattern[str]]:
+    """American word, without its plural's s -> British word, of every name; and what matches them."""
+    names = {word.removesuffix("s") for code in worded() for name, _, _ in nouns_of(code) for word in name.split()}
+    rows = {american(form): form for word in names for form in (word, word.capitalize()) if american(form) != form}
+    return rows, re.compile(rf"\b(?:{'|'.join(sorted(rows))})(?=s?\b)")
+
+
+def spelling_of(order_text: str) -> Callable[[str], str]:
+    """How a draft is spelt: American where the order is and has no British word, else British."""
+    return american if AMERICAN.search(order_text) and american(order_text) == order_text else british
 
 
 # ---------------------------------------------------------------- what a group is

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from data.findings import FINDINGS
 from data.records import Finding
 from nlp.assertions import read_all
-from nlp.grammar import american
+from nlp.grammar import spelling_of
 from nlp.report_checks import kin, label, questions, words
 from nlp.report_pipe import codes
 from nlp.sentences import TOGETHER_MAX, group_findings, number, render, render_absent
@@ -17,7 +17,6 @@ SAME_SHARE, SAME_MM, SAME_ML = 0.1, 2.0, 1.0        # a change within a tenth, o
 QUESTIONS_MAX = 4
 KNOWN = re.compile(r"\b(?:known|previous|prior|old)\b[^.;,?]*$", re.I)      # told, not asked
 
-AMERICAN = re.compile(r"\b(?:hemorrhag|hematom|edema|ischemi|tumors?\b)", re.I)
 SIDE, CLAUSE_END = re.compile(r"\b(?:left|right|lt|rt|l|r)\b", re.I), re.compile(r"[,;:.?!\n]")
 EITHER = re.compile(r"\b(?:bilateral\w*|both|either|left\W+(?:or\W+|and\W+)?right|right\W+(?:or\W+|and\W+)?left)\b", re.I)
 
@@ -47,7 +46,7 @@ def compose_impression(findings: Sequence[Finding], order_text: str = "") -> lis
     absent = [f for group in groups for f in group if not f.present]
     if not present and not any(row.text.startswith("No ") for row in rows) and (absent or not rows):
         rows += nothing_found(absent)
-    spelt = american if AMERICAN.search(order_text) and american(order_text) == order_text else str
+    spelt = spelling_of(order_text)
     return [Said((f"{i}. " if len(rows) > 1 else "") + spelt(row.text), row.findings, row.confidence) for i, row in enumerate(rows, 1)]
 
 

@@ -1,4 +1,5 @@
 """Whatever walks the automaton says what its graph says: names, polarity, slots."""
+import re
 from random import Random
 
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from data.findings import FINDINGS
 from data.records import Finding
 from nlp.assertions import read_report, says
-from nlp.grammar import Automaton, grammar, nouns_of, shape_of, slots_of, worded
+from nlp.grammar import Automaton, american, grammar, nouns_of, shape_of, slots_of, spelling_of, worded
 from nlp.sentences import fill, paraphrase, render
 from nlp.tokenizer import REGISTERS, SLOTS, Tokenizer
 from vision.train_report import random_finding
@@ -112,3 +113,15 @@ def test_an_age_that_the_graph_does_not_have_is_not_said():
 ])
 def test_verb_and_article_agree_with_the_noun_whatever_a_decoder_wrote(code, sentence, expected):
     assert fill(sentence, Finding("f1", code, code, True, 0.9, side="left", band="state")) == expected
+
+
+@pytest.mark.parametrize("code", worded())
+def test_every_wording_takes_the_spelling_of_the_order_and_still_reads_back(code):
+    chance = Random(code)
+    for order in ("fall, hemorrhage?", "fall, haemorrhage?", "hemiparesis", "hemorrhage? oedema?"):
+        for group in groups_of(code, chance):
+            text = spelling_of(order)(fill(walk(group, chance.choice(REGISTERS), chance), group[0]))
+            assert says(text, group), text
+            here = [word for word in re.split(r"\W+", text) if american(word) != word]
+            there = re.findall(r"(?:hemo|hemat|\bedema|ischem|tumor|artifact|generalized|dilation)\w*", text, re.I)
+            assert not (here if order == "fall, hemorrhage?" else there), text
