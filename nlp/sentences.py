@@ -64,7 +64,7 @@ def fill(sentence: str, finding: Finding) -> str:
         text = text.replace(slot, value_of(finding, slot))
     if finding.present:
         text = agreeing(text, finding) if finding.count is not None else agreeing_with_noun(text, finding)
-    text = re.sub(r"\b([Aa])n? (?=([a-z]))", lambda m: m[1] + ("n " if m[2] in "aeiou" else " "), text)
+    text = re.sub(r"\b([Aa])n? (?=([A-Za-z]))", lambda m: m[1] + ("n " if m[2].lower() in "aeiou" else " "), text)
     text = text[:1].upper() + text[1:]
     return re.sub(r"(?<=\w)\.\.$", ".", text)
 
@@ -87,7 +87,7 @@ def agreeing(text: str, finding: Finding) -> str:
     return VERB.sub(" is" if one else " are", text)
 
 
-VERB = re.compile(r"(?<=\w) (?:is|are)(?= )")
+VERB = re.compile(r"(?<=\w)(?<!\bfindings) (?:is|are)(?= )", re.I)        # "findings are suspicious for a cyst" whatever they are
 
 
 def agreeing_with_noun(text: str, finding: Finding) -> str:
