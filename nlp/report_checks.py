@@ -272,7 +272,8 @@ def against_draft(sections: Mapping[str, str], said: list[Said], asked: Asked) -
         return
     section, normal = reads_as_normal(sections, said)
     denials: dict[tuple[str, int, Severity], Remark] = {}  # words that deny a kind and what it is a kind of get one remark, on the kind
-    for finding in sorted((f for f in asked.findings if f.band != "omit" and f.code in table()), key=lambda f: parent(f.code)):
+    # the later takes the place of the earlier: kinds come last, and of them the gravest and largest
+    for finding in sorted((f for f in asked.findings if f.band != "omit" and f.code in table()), key=gravity):
         rows = [(name, a) for name, a in said if a.code in kin(finding.code) and (there(a) or a.code != parent(finding.code) or reaches(a, finding))]
         own = [(name, a) for name, a in rows if a.code == finding.code]
         told = any(there(a) for _, a in rows)
@@ -297,6 +298,11 @@ def against_draft(sections: Mapping[str, str], said: list[Said], asked: Asked) -
 
 def parent(code: str) -> str:
     return str(table().get(code, {}).get("parent", ""))
+
+
+def gravity(finding: Finding) -> tuple[bool, int, float, float, float]:
+    minutes = int(table()[finding.code].get("communicate_minutes", 10**6))
+    return bool(parent(finding.code)), -minutes, finding.volume_ml or 0.0, finding.size_mm or 0.0, finding.probability
 
 
 def reaches(denial: Assertion, finding: Finding | Assertion) -> bool:

@@ -78,6 +78,16 @@ def test_the_denial_of_a_bleed_that_the_draft_states_asks_for_a_look_and_of_one_
     assert [row.severity for row in denials] == severities and all(row.end > row.start for row in denials)
 
 
+def test_of_two_bleeds_that_one_denial_denies_the_largest_is_named():
+    large = Finding("f1", "intraparenchymal_haemorrhage", "intraparenchymal haemorrhage", True, 0.85, side="left", volume_ml=40.0, critical=True)
+    small = Finding("f2", "subdural_haemorrhage", "subdural haematoma", True, 0.95, side="left", volume_ml=3.0, critical=True)
+    general = Finding("f0", "intracranial_haemorrhage", "intracranial haemorrhage", True, 0.99, critical=True)
+    for found in ((general, large, small), (general, small, large), (small, large, general)):
+        for text in ("No haemorrhage.", "Normal head CT."):
+            [row] = [r for r in check_report({"findings": text, "impression": text}, Asked(findings=found)) if r.code.endswith("against_draft")]
+            assert "intraparenchymal haemorrhage" in row.message, row
+
+
 def test_a_comparison_is_missed_only_where_there_is_a_prior():
     known = Asked(ORDER, "F", 71, FOUND, DRAFT, True)
     assert remarks(known) == {"comparison_missing": ("warn", "No prior study was read.")}
