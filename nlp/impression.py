@@ -9,9 +9,8 @@ from nlp.assertions import Assertion, read_all
 from nlp.grammar import spelling_of
 from nlp.report_checks import kin, label, questions, words
 from nlp.report_pipe import codes
-from nlp.sentences import TOGETHER_MAX, group_findings, number, render, render_absent
+from nlp.sentences import NOTHING, TOGETHER_MAX, group_findings, number, render, render_absent
 
-NOTHING = "No statement: the evidence is not enough. Read the images."
 LATER = 10**6           # minutes: after every finding that has a limit of time
 SAME_SHARE, SAME_MM, SAME_ML = 0.1, 2.0, 1.0        # a change within a tenth, or within what measuring twice differs by, is none
 QUESTIONS_MAX = 4

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from data.records import Finding, Order, Severity, Sex
 from nlp.assertions import SIDE, Assertion, read_all
+from nlp.sentences import NO_FINDING, NOTHING
 
 DATA = Path(__file__).parent.parent / "data"
 SAID = ("findings", "impression")
@@ -132,8 +133,11 @@ def there(a: Assertion) -> bool:
 
 def empty(sections: Mapping[str, str]) -> Iterable[Remark]:
     for name in SAID:
-        if not sections.get(name, "").strip():
+        text = sections.get(name, "")
+        if not text.strip():
             yield Remark("section_empty", "warn", f"The section {name} is empty.", name, 0, 0)
+        elif text.strip() in (NO_FINDING, NOTHING):
+            yield Remark("section_empty", "warn", f"The section {name} has only the machine's word that it states nothing.", name, 0, len(text))
 
 
 def placeholders(sections: Mapping[str, str]) -> Iterable[Remark]:

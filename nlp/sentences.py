@@ -11,6 +11,9 @@ from nlp.tokenizer import REGISTERS
 
 NOUNS = {code: tuple(name for name, _, _ in nouns_of(code)) for code in worded() if code in FINDINGS}
 TOGETHER_MAX = 6        # absent findings in one sentence
+# where nothing is stated or denied: of the findings section, of the impression
+NO_FINDING = "No finding is stated: the evidence decides nothing of what was looked for (see technique). Read the images."
+NOTHING = "No statement: the evidence is not enough. Read the images."
 LOBES = ("frontal", "parietal", "temporal", "occipital")
 # what lies on the brain lies in no lobe: a subdural haematoma in the frontal region
 ON_THE_BRAIN = ("epidural_haemorrhage", "subdural_haemorrhage", "subarachnoid_haemorrhage", "extra_axial_collection")

@@ -15,7 +15,7 @@ from nlp.decoder import DecoderConfig, ReportDecoder
 from nlp.decoder_hf import PREFIX, HuggingFaceDecoder
 from nlp.grammar import spelling_of
 from nlp.impression import compose_impression
-from nlp.sentences import fill, group_findings, render, render_absent
+from nlp.sentences import NO_FINDING, fill, group_findings, render, render_absent
 from vision.findings import FindingModel, Findings, why_not
 from vision.mr_findings import MrFindingModel
 from vision.mr_series import choose, role_of
@@ -62,7 +62,7 @@ class Reporter:
             *([Sentence(indication(order, study), "indication")] if order and order.text.strip() else []),
             *(Sentence(spelling_of(asked)(text), "technique") for text in technique(study, found, modality)),
             Sentence(comparison(graph), "comparison"),
-            *findings,
+            *(findings or [Sentence(NO_FINDING, "findings")]),
             *impression(graph, asked),
         )
         sections = {name: " ".join(s.text for s in sentences if s.section == name) for name in SECTIONS}

@@ -3,6 +3,7 @@ import pytest
 
 from data.records import Finding, Order
 from nlp.report_checks import Asked, check_report
+from nlp.sentences import NO_FINDING, NOTHING
 
 DRAFT = {"comparison": "No prior study was read.",
          "findings": "Left subdural haematoma, 12.5 mL. Midline shift of 4.2 mm to the right. No skull fracture.",
@@ -86,6 +87,12 @@ def test_of_two_bleeds_that_one_denial_denies_the_largest_is_named():
         for text in ("No haemorrhage.", "Normal head CT."):
             [row] = [r for r in check_report({"findings": text, "impression": text}, Asked(findings=found)) if r.code.endswith("against_draft")]
             assert "intraparenchymal haemorrhage" in row.message, row
+
+
+def test_a_section_in_which_the_machine_states_nothing_counts_as_empty():
+    found = check_report({"findings": NO_FINDING, "impression": NOTHING})
+    assert [(row.code, row.section) for row in found] == [("section_empty", "findings"), ("section_empty", "impression")]
+    assert not check_report({"findings": f"{NO_FINDING} No infarct.", "impression": "No infarct."})
 
 
 def test_a_comparison_is_missed_only_where_there_is_a_prior():
