@@ -430,9 +430,9 @@ class Store:
         with self.write() as tx:
             row = tx.one("jobs", id=number(job_id, "job"), lock=True)
             if row is None:
-                raise NotFound(f"there is no job {str(job_id)[:20]}; the dead letters are listed by GET /v1/jobs")
+                raise NotFound(f"there is no job {str(job_id)[:20]}; `wetread replay` lists the dead letters")
             if row["state"] != "dead":
-                raise StateError(f"job {row['id']} is {row['state']}, only a dead one can be replayed; GET /v1/jobs lists those")
+                raise StateError(f"job {row['id']} is {row['state']}, only a dead one can be replayed; `wetread replay` lists those")
             tx.enqueue(row["kind"], row["key"], row["payload"], rearm=True)
             if row["kind"] in GIVEN_UP:
                 table, key, state = GIVEN_UP[row["kind"]]
