@@ -36,13 +36,13 @@ class AlertSteps:
         if not user:
             raise InputError("user is empty; an alert is acknowledged by a person")
         if len(note) > NOTE_MAX:
-            raise InputError(f"note has {len(note)} characters, at most {NOTE_MAX} are kept")
+            raise InputError(f"note has {len(note)} characters, at most {NOTE_MAX} are kept; shorten it")
         with self.store.write() as tx:
             row = tx.one("alerts", id=number(id, "alert"), lock=True)
             if row is None:
                 raise NotFound("there is no alert of that id; GET /v1/alerts lists them")
             if row["state"] == "acknowledged":
-                raise StateError(f"the alert was acknowledged by {row['acknowledged_by']} at {row['acknowledged']}")
+                raise StateError(f"the alert was acknowledged by {row['acknowledged_by']} at {row['acknowledged']}; it needs no second one")
             if not note.strip():
                 raise InputError("note is empty; say whom you told, and how (or why nobody needs to be told)")
             tx.change("alerts", {"id": row["id"]}, state="acknowledged", acknowledged=now(), acknowledged_by=user, note=note.strip())

@@ -287,7 +287,8 @@ def run_day(home: Path, *, orders: int, studies: int, head_cts: int, minutes: fl
             say: Callable[[str], None]) -> dict[str, Any]:
     """Play the day and close the books; the figures, with `unaccounted` empty when all is well."""
     if orders < 1 or not 0 <= studies <= orders or not 0 <= head_cts <= studies or minutes <= 0 or crashes < 0:
-        raise InputError("a day needs at least one order, no more studies than orders, no more head CTs than studies, and more than 0 minutes")
+        raise InputError(f"{orders} orders, {studies} studies, {head_cts} head CTs and {minutes:g} minutes make no day; "
+                         "give at least one order, no more studies than orders, no more head CTs than studies, more than 0 minutes")
     home.mkdir(parents=True, exist_ok=True)
     if (home / "wetread.db").exists():
         raise InputError(f"{home} holds a store already; give an empty folder, so that the books are of this day alone")

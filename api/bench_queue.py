@@ -72,7 +72,7 @@ def resident_mb(pid: int) -> float:
 
 def run_queue(home: Path, rows: int, device: str) -> dict[str, Any]:
     if rows < 1:
-        raise InputError("rows must be 1 or more")
+        raise InputError("rows are fewer than 1; give 1 or more")
     if (home / "full" / "wetread.db").exists():
         raise InputError(f"{home} holds a store already; give an empty folder")
     fill(home / "full", rows)

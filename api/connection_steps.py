@@ -34,7 +34,7 @@ class ConnectionSteps:
         What leaves is still checked: an older message never follows a newer one of the same order or study that was taken.
         """
         if kind not in KINDS:
-            raise InputError(f"kind must be one of {', '.join(KINDS)}")
+            raise InputError(f"kind is '{str(kind)[:20]}', expected one of {', '.join(KINDS)}")
         if kind == "message":
             self.store.replay_message(id)
         elif kind == "job":
@@ -73,7 +73,7 @@ def send_again(tx: Tx, id: int) -> None:
     if row["state"] == "queued":
         raise StateError(f"outbox message {id} is queued already; it is tried until it is taken")
     if row["state"] == "superseded":
-        raise StateError(f"outbox message {id} is not sent again: {row['reason']}")
+        raise StateError(f"outbox message {id} is not sent again: {row['reason']}; the newer one is sent in its place")
     if row["kind"].startswith("DICOM"):
         tx.enqueue("send-dicom", f"send-dicom:{row['key']}", {"outbox_id": str(id)}, rearm=True)
     elif row["raw"] is None:

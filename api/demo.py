@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -140,11 +141,13 @@ def case_order(seed: int, i: int, kind: str) -> dict[str, Any]:
 def simulated_study(seed: int, folder: Path, kind: str | None = None, **header: str) -> None:
     """One simulated head CT as DICOM in `folder`, its truth beside it as truth.json (not sent)."""
     from data.records import as_json
+    from data.simulate.true_regions import true_region
     from data.simulator import findings_in_files, simulate_head_ct, write_dicom
 
     study = simulate_head_ct(seed, kind=kind)
     folder.mkdir(parents=True, exist_ok=True)
-    findings = findings_in_files(study, write_dicom(study, folder, **header))
+    findings = [replace(one, region=true_region(study, "", one.code.removesuffix("_haemorrhage"))) if one.present else one
+                for one in findings_in_files(study, write_dicom(study, folder, **header))]
     (folder / "truth.json").write_text(json.dumps([as_json(finding) for finding in findings], indent=1))
 
 

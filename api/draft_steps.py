@@ -155,7 +155,8 @@ def check_sections(sections: dict[str, str]) -> None:
         if name not in SECTIONS:
             raise InputError(f"sections names '{str(name)[:30]}', expected {', '.join(SECTIONS)}")
         if not isinstance(text, str) or len(text) > SECTION_MAX:
-            raise InputError(f"section {name} must be a text of at most {SECTION_MAX} characters")
+            came = f"a text of {len(text)} characters" if isinstance(text, str) else "no text"
+            raise InputError(f"section {name} is {came}, expected a text of at most {SECTION_MAX} characters")
 
 
 def readable(record: dict[str, Any]) -> dict[str, Any]:

@@ -131,7 +131,8 @@ def patients(head: Any, inputs: list[str]) -> list[tuple[str, Path, Opened]]:
         name, given, rest = text.partition("=")
         named.append((name, Path(rest)) if given and not Path(text).exists() else ("", Path(text)))
     if strange := [name for name, _ in named if name and name not in head.inputs]:
-        raise InputError(f"{strange[0]} is no input of {head.name}, expected {', '.join(head.inputs) or 'a file without a name'}")
+        raise InputError(f"{strange[0]} is no input of {head.name}, expected {', '.join(head.inputs) or 'a file without a name'}; "
+                         "give each as NAME=FILE")
     if head.task in ("volumes", "rebuild"):
         return labelled((path, lambda path=path: ({}, numbers_of(path))) for _, path in named)
     if len(head.inputs) == 1:
@@ -169,10 +170,11 @@ def channel(path: Path, series: bool = False) -> tuple[Volume, dict[str, Any]]:
     if path.suffix == ".npz":
         numbers = numbers_of(path)
         if "pixels" not in numbers:
-            raise InputError(f"{path.name} holds {', '.join(numbers)}, expected pixels (slices, rows, columns) or (n, slices, rows, columns)")
+            raise InputError(f"{path.name} holds {', '.join(numbers)}, expected pixels (slices, rows, columns) "
+                             "or (n, slices, rows, columns); save the array under that name")
         pixels = np.asarray(numbers.pop("pixels"), np.float32)
         if pixels.ndim not in (3, 4):
-            raise InputError(f"pixels in {path.name} have {pixels.ndim} axes, expected 3 or 4")
+            raise InputError(f"pixels in {path.name} have {pixels.ndim} axes, expected 3 or 4: (slices, rows, columns) or (n, slices, rows, columns)")
         spacing = tuple(float(v) for v in numbers.pop("spacing_mm", (1.0, 1.0, 1.0)))
         ct = str(numbers.pop("modality", "")) == "CT"
         return Volume(pixels, spacing, None, modality="CT" if ct else "MR", units="HU" if ct else ""), numbers  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ class Images:
             self._kept.move_to_end(key)
             found = self._kept[key]
         if not 0 <= n < len(found):
-            raise NotFound(f"the study has {len(found)} series that can be shown, counted from 0")
+            raise NotFound(f"the study has {len(found)} series that can be shown; ask for one of them, counted from 0")
         return found[n]
 
 

@@ -69,8 +69,8 @@ def monitor(store: Store, weeks: int = WEEKS, reference: str = "") -> dict[str, 
     table, words, decided = collected(store, since)
     labels = sorted(table)
     if reference and reference not in labels:
-        raise InputError(f"the reference week must be one of {labels[0]} to {labels[-1]} with orders, written 2026-W31" if labels
-                         else "there are no orders to take a reference week from")
+        raise InputError(f"the reference week is '{reference[:10]}', expected one of {labels[0]} to {labels[-1]} with orders" if labels
+                         else "there are no orders to take a reference week from; ask without one")
     at = labels.index(reference) if reference else 0
     chosen = labels[at:at + REFERENCE_WEEKS]
     rows = [figures_of(label, table[label], joined(table[name] for name in chosen)) for label in labels]

@@ -41,7 +41,7 @@ def orders_from_hl7(raw: bytes, path: Path) -> tuple[list[Order], list[str]]:
             message = read_message(body.rstrip(b"\x1c\r\n") + b"\r")
             handler = HANDLERS.get(message.kind)
             if handler is None:
-                raise InputError(f"MSH-9 is {message.kind}, an order is one of {', '.join(sorted(HANDLERS))}")
+                raise InputError(f"MSH-9 is {message.kind}, expected one of {', '.join(sorted(HANDLERS))}")
             found = [record for record in handler(message) if isinstance(record, Order)]
             orders += [replace(one, id=one.placer_number or one.filler_number or f"{message.control_id}-{n}") for n, one in enumerate(found, 1)]
         except WetreadError as problem:

@@ -177,7 +177,7 @@ class OrderSteps:
         Raises: InputError for an unknown action, StateError when the step is not allowed now.
         """
         if action not in DECIDED:
-            raise InputError("action must be accept, change or reject")
+            raise InputError(f"action is '{str(action)[:20]}', expected accept, change or reject")
         for _ in range(5):
             with self.store.read() as tx:
                 row = find_by_any(tx, order_id)
@@ -241,7 +241,7 @@ class OrderSteps:
     def orders(self, state: str | None = None, limit: int = 200) -> list[dict[str, Any]]:
         """Orders without their history, most urgent first, then as they came."""
         if state is not None and state not in STATES:
-            raise InputError(f"state must be one of {', '.join(STATES)}")
+            raise InputError(f"state is '{str(state)[:20]}', expected one of {', '.join(STATES)}")
         with self.store.read() as tx:
             rows = tx.find("orders", order=["-urgency", "created", "id"], limit=limit, **({"state": state} if state else {}))
         return [present(row) for row in rows]

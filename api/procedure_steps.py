@@ -57,19 +57,19 @@ class ProcedureSteps:
         with self.store.read() as tx:
             row = tx.one("procedure_steps", id=uid)
         if row is None:
-            raise NotFound("there is no procedure step of that SOP Instance UID")
+            raise NotFound("there is no procedure step of that SOP Instance UID; create it with N-CREATE first")
         return row
 
     def change_step(self, uid: str, status: str, changes: dict[str, Any], source: str) -> None:
         """MPPS N-SET: new attributes, and an end when `status` says so. Raises StateError for a step that ended (PS3.4 F.7.2.2.4)."""
         if status not in (IN_PROGRESS, COMPLETED, DISCONTINUED):
-            raise InputError("PerformedProcedureStepStatus must be IN PROGRESS, COMPLETED or DISCONTINUED")
+            raise InputError(f"PerformedProcedureStepStatus is '{str(status)[:16]}', expected IN PROGRESS, COMPLETED or DISCONTINUED")
         with self.store.write() as tx:
             row = tx.one("procedure_steps", id=uid, lock=True)
             if row is None:
-                raise NotFound("there is no procedure step of that SOP Instance UID")
+                raise NotFound("there is no procedure step of that SOP Instance UID; create it with N-CREATE first")
             if row["status"] != IN_PROGRESS:
-                raise StateError(f"the procedure step is {row['status']} and may no longer be updated")
+                raise StateError(f"the procedure step is {row['status']} and may no longer be updated; create a new step")
             tx.change("procedure_steps", {"id": uid}, status=status, record={**row["record"], **changes}, updated=now())
             if status != IN_PROGRESS:
                 self._note(tx, uid, status, [link["order_id"] for link in tx.find("procedure_step_orders", step_id=uid)], source)

@@ -172,7 +172,7 @@ def from_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give it to the user {os.getuid()}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no TOML: {error}") from None
+        raise InputError(f"{path} is no TOML: {error}; write KEY = VALUE lines as in docs/reference.md") from None
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -430,9 +430,9 @@ class Store:
         with self.write() as tx:
             row = tx.one("jobs", id=number(job_id, "job"), lock=True)
             if row is None:
-                raise NotFound(f"there is no job {str(job_id)[:20]}; the dead letters are listed by GET /v1/jobs")
+                raise NotFound(f"there is no job {str(job_id)[:20]}; `wetread replay` lists the dead letters")
             if row["state"] != "dead":
-                raise StateError(f"job {row['id']} is {row['state']}, only a dead one can be replayed")
+                raise StateError(f"job {row['id']} is {row['state']}, only a dead one can be replayed; `wetread replay` lists those")
             tx.enqueue(row["kind"], row["key"], row["payload"], rearm=True)
             if row["kind"] in GIVEN_UP:
                 table, key, state = GIVEN_UP[row["kind"]]
@@ -504,7 +504,7 @@ class Store:
         with self.read() as tx:
             row = tx.one("outbox", id=number(id, "outbox message"))
         if row is None:
-            raise NotFound(f"there is no outbox message {str(id)[:20]}")
+            raise NotFound(f"there is no outbox message {str(id)[:20]}; the connections page lists what there is")
         return {**row, "id": str(row["id"])}
 
     def outbox_rows(self, state: str | None = None, limit: int = 200) -> list[dict[str, Any]]:
@@ -525,7 +525,7 @@ class Store:
 
     def add_user(self, name: str, password_hash: str, role: str) -> None:
         if role not in ("radiologist", "technologist", "administrator"):
-            raise InputError("role must be radiologist, technologist or administrator")
+            raise InputError(f"role is '{str(role)[:20]}', expected radiologist, technologist or administrator")
         with self.write() as tx:
             if not tx.add("users", name=name, password_hash=password_hash, role=role, created=now()):
                 raise StateError("a user of that name is there already; choose another name")

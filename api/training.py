@@ -180,7 +180,7 @@ def given(name: str, options: dict[str, Any], size_name: str, refused: tuple[str
         asked[size_name] = asked.pop("size")
     if name != "protocol" and "data" in asked:
         if len(asked["data"]) != 1:
-            raise InputError(f"--data is given {len(asked['data'])} times, {name} takes one folder")
+            raise InputError(f"--data is given {len(asked['data'])} times, {name} takes one folder; give one")
         asked["data"] = asked["data"][0]
     return asked
 

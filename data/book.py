@@ -68,9 +68,9 @@ def read_book(path: Path = BOOK_PATH) -> Book:
             raw = file.read_bytes()
             blocks = tomllib.loads(raw.decode())
         except OSError as error:
-            raise BookError(f"{file} cannot be read ({error.strerror})") from None
+            raise BookError(f"{file} cannot be read ({error.strerror}); put the file back") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise BookError(f"{file} is no TOML: {error}") from None
+            raise BookError(f"{file} is no TOML: {error}; correct the file there") from None
         digest.update(raw)
         for key, block in blocks.items():
             if key in protocols:

@@ -132,7 +132,7 @@ def deidentify_files(source: Path, out: Path, secret: bytes) -> Iterator[dict[st
             except ImageError:
                 raise
             except Exception as error:      # pydicom raises many kinds on hostile bytes
-                raise ImageError(f"no readable DICOM file ({type(error).__name__})") from None
+                raise ImageError(f"no readable DICOM file ({type(error).__name__}); it was left out, send it again from its source") from None
             target = out / str(done.get("StudyInstanceUID", "none")) / str(done.get("SeriesInstanceUID", "none")) / f"{done.SOPInstanceUID}.dcm"
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_suffix(".part")

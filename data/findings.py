@@ -41,7 +41,7 @@ def read_findings(path: Path = PATH) -> dict[str, FindingRow]:
         if unknown := sorted(set(block) - set(FindingRow.__dataclass_fields__)):
             raise BookError(f"{path.name} [{code}] has '{unknown[0]}', expected {', '.join(FindingRow.__dataclass_fields__)}; correct or remove it")
         if bool(block.get("critical")) != bool(block.get("communicate_minutes")):
-            raise BookError(f"{path.name} [{code}] needs critical and communicate_minutes together: give both or neither")
+            raise BookError(f"{path.name} [{code}] needs critical and communicate_minutes together; give both or neither")
         if block.get("parent", code) not in table:
             raise BookError(f"{path.name} [{code}] has the parent '{block['parent']}', which is no block; correct it")
         rows[code] = FindingRow(code, **{key: tuple(value) if isinstance(value, list) else value for key, value in block.items()})

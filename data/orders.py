@@ -1,6 +1,6 @@
 """Orders as JSONL: the design's fields, and the authored orders with labels that Wetread ships."""
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,32 +40,27 @@ def read_rows(raw: bytes) -> Iterator[tuple[int, dict[str, Any] | None, str | No
 
 def order_from_json(row: dict[str, Any], default_id: str = "") -> Order:
     """A JSONL row to an Order; all but order_text is optional, null means unknown."""
-    text = row.get("order_text")
-    if not isinstance(text, str):
-        raise InputError("order_text is missing or no text; put the clinical question there")
-    if len(text) > TEXT_MAX:
-        raise InputError(f"order_text has {len(text)} characters, at most {TEXT_MAX} are read; send the clinical question")
-    sex = row.get("sex") or "U"
-    if sex not in ("M", "F", "O", "U"):
-        raise InputError("sex must be M, F, O or U")
-    priority = (row.get("priority") or "ROUTINE")
-    if priority not in ("STAT", "URGENT", "ROUTINE"):
-        raise InputError("priority must be STAT, URGENT or ROUTINE")
-    pregnant = row.get("pregnant")
-    if pregnant not in (None, True, False):
-        raise InputError("pregnant must be true, false or null")
-    return Order(
-        id=str(row.get("id") or default_id),
-        text=text,
-        patient=Patient(sex=sex),
-        ordered_exam=words(row, "ordered_exam"),
-        setting=words(row, "setting"),
-        priority=priority,
-        age_years=number(row, "age", 0, 130),
-        facts=Facts(egfr=number(row, "egfr", 0, 300), allergies=texts(row, "allergies"), implants=texts(row, "implants"),
-                    pregnant=pregnant),
-        priors=texts(row, "priors"),
-    )
+    wrong: list[str] = []
+
+    def take(read: Callable[..., Any], *args: Any) -> Any:
+        """A field, or None and a line on what is wrong with it: a row's faults are told together."""
+        try:
+            return read(row, *args)
+        except InputError as error:
+            wrong.append(error.args[0])
+            return None
+
+    text = take(order_text)
+    sex = take(one_of, "sex", ("M", "F", "O", "U"), "U")
+    exam, setting = take(words, "ordered_exam"), take(words, "setting")
+    priority = take(one_of, "priority", ("STAT", "URGENT", "ROUTINE"), "ROUTINE")
+    age, egfr = take(number, "age", 0, 130), take(number, "egfr", 0, 300)
+    allergies, implants, priors = (take(texts, key) for key in ("allergies", "implants", "priors"))
+    pregnant = take(one_of, "pregnant", (True, False, None), None)
+    if wrong:
+        raise InputError(". ".join(wrong))
+    return Order(id=str(row.get("id") or default_id), text=text, patient=Patient(sex=sex), ordered_exam=exam, setting=setting, priority=priority,
+                 age_years=age, facts=Facts(egfr=egfr, allergies=allergies, implants=implants, pregnant=pregnant), priors=priors)
 
 
 def read_authored() -> list[Labelled]:
@@ -84,19 +79,50 @@ def labelled_from(row: dict[str, Any], author: str) -> Labelled:
                     row["expected_contrast"], None if row["expected_flags"] is None else tuple(row["expected_flags"]), bool(row["urgent"]))
 
 
+def order_text(row: dict[str, Any]) -> str:
+    text = row.get("order_text")
+    if not isinstance(text, str):
+        raise InputError(f"order_text is {came(text)}, expected a text; put the clinical question there")
+    if len(text) > TEXT_MAX:
+        raise InputError(f"order_text has {len(text)} characters, at most {TEXT_MAX} are read; send the clinical question")
+    return text
+
+
+def one_of(row: dict[str, Any], key: str, allowed: tuple[Any, ...], default: Any) -> Any:
+    value = row.get(key)
+    if value is None or value == "":
+        return default
+    if value not in allowed:
+        names = [{True: "true", False: "false", None: "null"}.get(one, one) for one in allowed]
+        raise InputError(f"{key} is {came(value)}, expected {', '.join(names[:-1])} or {names[-1]}; send one of them, or leave {key} out")
+    return value
+
+
+def came(value: Any) -> str:
+    """What kind of value came, never the value: it may be a patient's."""
+    if value is None:
+        return "missing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return "a number"
+    return f"a text of {len(value)} characters" if isinstance(value, str) else "a list" if isinstance(value, list) else "an object"
+
+
 def words(row: dict[str, Any], key: str) -> str:
     value = row.get(key)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise InputError(f"{key} is no text; send a text or null")
+        raise InputError(f"{key} is {came(value)}, expected a text; send a text or null")
     return value[:500]
 
 
 def texts(row: dict[str, Any], key: str) -> tuple[str, ...]:
     value = row.get(key) or []
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise InputError(f"{key} is no list of texts; send [\"…\"] or null")
+        raise InputError(f"{key} is {came(value)}{' with other things than texts' if isinstance(value, list) else ''}, expected a list of texts; "
+                         "send [\"…\"] or null")
     return tuple(value)
 
 
@@ -105,6 +131,7 @@ def number(row: dict[str, Any], key: str, low: float, high: float) -> float | No
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        cure = "; years, 18 months are 1.5" if key == "age" else ""
-        raise InputError(f"{key} must be a number from {low} to {high}, or null{cure}")
+        kind = "a number out of range" if isinstance(value, int | float) and not isinstance(value, bool) else came(value)
+        unit = "years, 18 months are 1.5" if key == "age" else "mL/min/1.73 m²" if key == "egfr" else "a number"
+        raise InputError(f"{key} is {kind}, expected a number from {low} to {high}; send {unit}, or null")
     return float(value)

@@ -53,7 +53,7 @@ def read_studies(folder: Path) -> list[StudyRecord]:
                 raise InputError(f"{folder / adapter.file} does not have the layout of {adapter.what} ({type(error).__name__}: "
                                  f"{str(error)[:80]}); see docs/reports.md") from None
             if not found:
-                raise InputError(f"{folder / adapter.file} names no study with a report")
+                raise InputError(f"{folder / adapter.file} names no study with a report; docs/reports.md shows the layouts")
             return found
     raise InputError(f"{folder} has none of {', '.join(adapter.file for adapter in ADAPTERS.values())}; give a folder in a layout of docs/reports.md")
 

@@ -39,7 +39,7 @@ def read_report_templates(path: Path = PATH) -> dict[str, ReportTemplate]:
         try:
             fields = tuple(Field(row["name"], tuple(row["codes"])) for row in block["fields"])
         except (KeyError, TypeError) as error:
-            raise BookError(f"{path.name} [{id}] fields: each is {{ name, codes }} ({type(error).__name__})") from None
+            raise BookError(f"{path.name} [{id}] fields are malformed, expected each as {{ name, codes }} ({type(error).__name__})") from None
         found[id] = ReportTemplate(id, block["title"], block["modality"], tuple(block["protocols"]), fields)
     return found
 

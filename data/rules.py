@@ -37,7 +37,7 @@ def read_rules(path: Path = RULES_PATH) -> dict[str, Rule]:
     try:
         blocks = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
-        raise BookError(f"{path} cannot be read as TOML: {error}") from None
+        raise BookError(f"{path} cannot be read as TOML: {error}; correct the file there") from None
     rules: dict[str, Rule] = {}
     for key, block in blocks.items():
         where = f"{path}: block [{key}]"
@@ -55,7 +55,7 @@ def read_rules(path: Path = RULES_PATH) -> dict[str, Rule]:
             not_before = compiled(block, "not_before", r"(?<!\w)(?:{})[ ,:/('\"-]*$")
             not_after = compiled(block, "not_after", r"[ ,:/)('\"-]*(?:{})(?!\w)")
         except re.error as error:
-            raise BookError(f"{where}: terms, not_before or not_after holds no regular expression ({error})") from None
+            raise BookError(f"{where}: terms, not_before or not_after holds no regular expression ({error}); correct the key") from None
         rules[block["flag"]] = Rule(key, block["flag"], block["severity"], block["source"], block["message"], block["action"],
                                     block.get("modality", ""), block.get("contrast", ""), pattern,
                                     tuple(block.get("terms", ())), not_before, not_after)

@@ -105,7 +105,7 @@ def list_anatomies(folder: Path | None) -> tuple[str, ...]:
         return ("",)
     found = tuple(str(p) for p in sorted(Path(folder).iterdir()) if p.suffix == ".npz" or p.name.endswith((".nii", ".nii.gz")))
     if not found:
-        raise SimulatorError(f"anatomy folder {folder} holds no .npz or NIfTI label map")
+        raise SimulatorError(f"anatomy folder {folder} holds no .npz or NIfTI label map; give one that does, or leave it out")
     return found
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import SGDClassifier
 
+from data.bars import Bar, bars_of
 from data.book import Book, read_book
 from data.errors import InputError
 from data.model_files import MODELS
@@ -77,7 +78,7 @@ def main(out: Path | None = None, data: list[Path] | None = None, device: str = 
                "evidence": faithfulness(Suggester(book, shipped), held[:: max(1, len(held) // TIMED)], seed),
                "speed": speed(Suggester(book, shipped), [row.order for row in held][:: max(1, len(held) // TIMED)]),
                "command": "wetread evaluate protocol" + (f" --authors {authors}" if authors else "")}
-    figures["bars"] = bars_of(figures)
+    figures["bars"] = [row for row in bars_of(figures, BARS) if row["measured"] is not None]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
@@ -278,7 +279,7 @@ def retrieved(test: list[Labelled], book: Book) -> list[list[str]]:
 # ---------------------------------------------------------------- what is shown
 
 # name, where it stands in the figures, bar, whether more is better
-BARS: tuple[tuple[str, tuple[str, ...], float, bool], ...] = (
+BARS: tuple[Bar, ...] = (
     ("acceptable@1", ("figures", "acceptable@1"), 0.85, True),
     ("acceptable@3", ("figures", "acceptable@3"), 0.95, True),
     ("contrast right", ("figures", "contrast"), 0.92, True),
@@ -298,20 +299,6 @@ BARS: tuple[tuple[str, tuple[str, ...], float, bool], ...] = (
     ("bulk, times a transformers pipeline", ("speed", "bulk, times a transformers pipeline"), 2, True),
     ("memory of the text path, MB", ("speed", "memory_mb"), 600, False),
 )
-
-
-def bars_of(figures: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a bar: measured (with its interval where there is one), the bar and on which side of it is good, reached."""
-    rows = []
-    for name, path, bar, up in BARS:
-        value: Any = figures
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        mean = value[0] if isinstance(value, list) else value
-        if mean is not None:
-            rows.append({"figure": name, "measured": value, "direction": ">=" if up else "<=", "bar": bar,
-                         "reached": bool(mean >= bar if up else mean <= bar)})
-    return rows
 
 
 def card(figures: dict[str, Any]) -> str:

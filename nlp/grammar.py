@@ -19,6 +19,7 @@ from nlp.tokenizer import REGISTERS, SLOTS, Tokenizer
 
 PATH = Path(__file__).parent.parent / "data" / "report_wording.toml"
 AGED = re.compile(r"\b(?:acute|recent|old|chronic)\b")
+AMERICAN = re.compile(r"\b(?:hemorrhag|hematom|edema|ischemi|tumors?\b)", re.I)
 ELEMENT = re.compile(r"\{(\w+)\}")
 
 
@@ -42,6 +43,8 @@ class Place:
     codes: tuple[str, ...]              # still to be named
     order: int = 0                      # slots before the noun keep their order
     started: bool = False
+    owes: str = ""                      # the kind of noun that an article or a verb said before it asks for: one, not one, many, not many
+    kinds: frozenset[str] = frozenset()     # of the nouns named
 
 
 Move = tuple[str, "Place | None"]       # a phrase, and what stands behind it; None: the sentence has ended
@@ -73,6 +76,26 @@ def american(text: str) -> str:
     for british, there in wording()["american"].items():
         text = text.replace(british, there).replace(british.capitalize(), there.capitalize())
     return text
+
+
+@lru_cache
+def british(text: str) -> str:
+    """The names of findings as the table spells them; words of no name stay ("hem" alone would change a hemisphere)."""
+    there, words = british_words()
+    return words.sub(lambda m: there[m[0]], text)
+
+
+@lru_cache
+def british_words() -> tuple[dict[str, str], re.Pattern[str]]:
+    """American word, without its plural's s -> British word, of every name; and what matches them."""
+    names = {word.removesuffix("s") for code in worded() for name, _, _ in nouns_of(code) for word in name.split()}
+    rows = {american(form): form for word in names for form in (word, word.capitalize()) if american(form) != form}
+    return rows, re.compile(rf"\b(?:{'|'.join(sorted(rows))})(?=s?\b)")
+
+
+def spelling_of(order_text: str) -> Callable[[str], str]:
+    """How a draft is spelt: American where the order is and has no British word, else British."""
+    return american if AMERICAN.search(order_text) and american(order_text) == order_text else british
 
 
 # ---------------------------------------------------------------- what a group is
@@ -151,13 +174,18 @@ class Grammar:
         if place.codes and self.names:              # "there are no metastases or mass effect": it agrees with the first one named
             kinds = {self.names[place.codes[0]][1]}
         for verb, many in ((" is", False), (" are", True)):
-            if self.names is None or many == (kinds == {"many"}):
+            if self.names is None and place.codes:
+                yield begin(verb, place), replace(on, owes="many" if many else "not many")
+            elif many == ((kinds or place.kinds) == {"many"}):
                 yield begin(verb, place), on
 
     def _a(self, place: Place, on: Place) -> Iterator[Move]:
         if self.names is None:
-            yield from ((begin(text, place), on) for text in (" a", " an"))
-            yield from self.skip(place)
+            free = "<count>" in self.shape.slots or self.shape.bilateral        # "three masses", "bilateral masses": no article, see fill
+            bare = place if free or place.owes == "many" else replace(place, owes="not one")
+            if place.owes != "many":
+                yield from ((begin(text, place), replace(on, owes=place.owes if free else "one")) for text in (" a", " an"))
+            yield from self.skip(bare)
             return
         [(name, kind)] = [self.names[code] for code in place.codes]
         for phrase, _ in self.skip(place):
@@ -211,22 +239,30 @@ class Grammar:
     def _noun(self, place: Place, on: Place) -> Iterator[Move]:
         if len(place.codes) == 1:
             heading = place.plan[place.at + 1].startswith(":")      # "fracture of the skull: none" is no heading
-            yield from ((begin(" " + name, place), replace(on, codes=())) for name in self.called(place.codes[0]) if not (heading and " of " in name))
+            yield from ((begin(" " + name, place), replace(on, codes=(), owes="", kinds=place.kinds | {kind}))
+                        for name, kind in self.called(place.codes[0]) if fits(kind, place.owes) and not (heading and " of " in name))
 
     def _nouns(self, place: Place, on: Place) -> Iterator[Move]:
         last = len(place.codes) == 1
         joint = " " if place.order == 0 else " or " if last else ", "     # never "and": "no oedema and old infarct" may state the infarct
-        for name in self.called(place.codes[0]):
-            yield begin(joint + name, place), replace(on, codes=()) if last else replace(place, codes=place.codes[1:], order=1, started=True)
+        for name, kind in self.called(place.codes[0]):
+            if fits(kind, place.owes):
+                there = replace(on if last else place, codes=place.codes[1:], owes="", kinds=place.kinds | {kind})
+                yield begin(joint + name, place), there if last else replace(there, order=1, started=True)
 
     def slots(self) -> list[tuple[str, dict[str, Any]]]:
         rows = wording()["slots"]
         return [(f"<{name}>", row.get("of", {}).get(self.shape.codes[0], row)) for name, row in rows.items()]
 
-    def called(self, code: str) -> list[str]:
+    def called(self, code: str) -> list[tuple[str, str]]:
+        """Names and their kinds."""
         if self.names is not None:
-            return [self.names[code][0]]
-        return sorted({spelt for name, _ in names_of(code, self.shape) for spelt in (name, american(name))})
+            return [self.names[code]]
+        return sorted({(spelt, kind) for name, kind in names_of(code, self.shape) for spelt in (name, american(name))})
+
+
+def fits(kind: str, owed: str) -> bool:
+    return not owed or (kind == owed.removeprefix("not ")) != owed.startswith("not ")
 
 
 def names_of(code: str, shape: Shape) -> list[tuple[str, str]]:

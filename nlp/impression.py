@@ -5,21 +5,33 @@ from dataclasses import dataclass
 
 from data.findings import FINDINGS
 from data.records import Finding
-from nlp.assertions import read_all
-from nlp.grammar import american
+from nlp.assertions import Assertion, read_all
+from nlp.grammar import spelling_of
 from nlp.report_checks import kin, label, questions, words
 from nlp.report_pipe import codes
-from nlp.sentences import TOGETHER_MAX, group_findings, number, render, render_absent
+from nlp.sentences import NOTHING, TOGETHER_MAX, group_findings, number, render, render_absent
 
-NOTHING = "No statement: the evidence is not enough. Read the images."
 LATER = 10**6           # minutes: after every finding that has a limit of time
 SAME_SHARE, SAME_MM, SAME_ML = 0.1, 2.0, 1.0        # a change within a tenth, or within what measuring twice differs by, is none
 QUESTIONS_MAX = 4
 KNOWN = re.compile(r"\b(?:known|previous|prior|old)\b[^.;,?]*$", re.I)      # told, not asked
 
-AMERICAN = re.compile(r"\b(?:hemorrhag|hematom|edema|ischemi|tumors?\b)", re.I)
 SIDE, CLAUSE_END = re.compile(r"\b(?:left|right|lt|rt|l|r)\b", re.I), re.compile(r"[,;:.?!\n]")
 EITHER = re.compile(r"\b(?:bilateral\w*|both|either|left\W+(?:or\W+|and\W+)?right|right\W+(?:or\W+|and\W+)?left)\b", re.I)
+
+# a question mark before a name ("? bleed", "fall ?bleed"), or behind it, or behind the list that it stands in ("ICH, SDH or fracture?")
+MARK_BEFORE = re.compile(r"(?:(?<!\w)\?|\?(?=\w))[^,;:.?!\n]*$")
+MARK_BEHIND = re.compile(r"(?:[^,;:.?!\n]*|[^;:.?!\n]*\bor\b[^,;:.?!\n]*)(?:(?<=\S)\?(?!\w)|\?\s*$)")
+ASKING = re.compile(r"\b(?:any|(?:is|are) there|exclud\w*|rule out|r/o|look\w* for|evidence of|query|possibl\w+|suspect\w*|concern\w*|"
+                    r"assess\w* for|evaluat\w+ for)\b", re.I)
+# in the words beside a name: it is told, and something else of it is asked
+OF_SOMETHING_ELSE = re.compile(
+    r"\b(?:gr[oe]w\w*|larg\w*|small\w*|bigger|wors\w*|better|chang\w*|stable|unchanged|resol\w*|residu\w*|recur\w*|increas\w*|decreas\w*|"
+    r"expan\w*|progress\w*|evol\w*|improv\w*|new|size|extent|causes?|why|source|interval|follow\w*|f/?u|evacuat\w*|drain\w*|clip\w*|coil\w*|"
+    r"resect\w*|surg\w*|post[- ]?op\w*|s/p|recent\w*|last|ago|treated|mother|father|brother|sister|family|disorder|diathesis|tendency)\b", re.I)
+AFTER = re.compile(r"\b(?:after|since|following|post)\s+(?:(?:a|an|the|his|her|left|right|old)\s+){0,2}$", re.I)
+OTHER_BONE = re.compile(r"\b(?:facial|face|nasal|nose|orbit\w*|mandib\w*|jaw|zygom\w*|maxill\w*|dental|tooth|rib|ribs|hip|femur|wrist|arm|leg|"
+                        r"humer\w*|clavic\w*|pelvi\w*|ankle|tibia\w*|radius|hand|spin\w*|vertebra\w*|neck|cervical|c-spine|odontoid)\b", re.I)
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,8 @@ def compose_impression(findings: Sequence[Finding], order_text: str = "") -> lis
     present = sorted((group[0] for group in groups if group[0].present), key=urgency)
     sides = asked_sides(order_text)
     places = asked_places(order_text)
-    yes = [kin_of(asked, f) and f.band != "hedge" and on_the_side_asked(f, sides) and in_the_place_asked(f, places) for f in present]
+    named = asked_by_name(order_text)
+    yes = [is_named(f, named) and f.band != "hedge" and on_the_side_asked(f, sides) and in_the_place_asked(f, places) for f in present]
     rows = [Said(("Yes: " if agreed else "") + lowered(compared(f), agreed) + other_side(f, present, sides), (f.id,), f.probability)
             for f, agreed in zip(present, yes, strict=True)]
     rows += gone(findings)
@@ -47,7 +60,7 @@ def compose_impression(findings: Sequence[Finding], order_text: str = "") -> lis
     absent = [f for group in groups for f in group if not f.present]
     if not present and not any(row.text.startswith("No ") for row in rows) and (absent or not rows):
         rows += nothing_found(absent)
-    spelt = american if AMERICAN.search(order_text) and american(order_text) == order_text else str
+    spelt = spelling_of(order_text)
     return [Said((f"{i}. " if len(rows) > 1 else "") + spelt(row.text), row.findings, row.confidence) for i, row in enumerate(rows, 1)]
 
 
@@ -60,8 +73,10 @@ def lowered(text: str, inside: bool) -> str:
     return text[:1].lower() + text[1:] if inside and text[1:2].islower() else text
 
 
-def kin_of(asked: Sequence[str], finding: Finding) -> bool:
-    return any(code in kin(finding.code) for code in asked)
+def is_named(finding: Finding, named: Sequence[Assertion]) -> bool:
+    """A haematoma answers for a haemorrhage, not the other way round; no age answers for an old one."""
+    return any(a.code in (finding.code, FINDINGS[finding.code].parent if finding.code in FINDINGS else "")
+               and a.acuity in ("", "acute", finding.acuity) for a in named)
 
 
 # ---------------------------------------------------------------- the order's question
@@ -117,6 +132,24 @@ def asked_codes(order_text: str) -> list[str]:
     meant = [wanted[0] for name, wanted in questions().items() if words("question", name).search(order_text)]
     known = [code for code in dict.fromkeys(named + meant) if code in FINDINGS]
     return [code for code in known if not any(FINDINGS[other].parent == code for other in known)][:QUESTIONS_MAX]
+
+
+def asked_by_name(order_text: str) -> list[Assertion]:
+    """The findings whose presence the order asks about: by a question mark on them, "r/o", "any", "suspected" and the like.
+
+    What is told (a sign, a fall, a bleed of last week), what is asked of something else (its growth, its cause) and what lies in another bone is not.
+    """
+    return [a for a in read_all(order_text).assertions if a.context != "past" and a.polarity != "absent" and not codes().get(a.code)
+            and not KNOWN.search(order_text[:a.start]) and is_asked(order_text, a)]
+
+
+def is_asked(order_text: str, a: Assertion) -> bool:
+    before, after = CLAUSE_END.split(order_text[:a.start])[-1], CLAUSE_END.split(order_text[a.end:])[0]
+    clause = f"{before} {order_text[a.start:a.end]} {after}"
+    if OF_SOMETHING_ELSE.search(clause) or AFTER.search(before) or (a.code == "skull_fracture" and OTHER_BONE.search(clause)):
+        return False
+    return (a.context == "asked" or a.polarity == "possible" or bool(ASKING.search(before)) or bool(MARK_BEFORE.search(order_text[:a.start]))
+            or bool(MARK_BEHIND.match(order_text, a.end)))
 
 
 def answer(code: str, findings: Sequence[Finding]) -> Said:

@@ -32,7 +32,7 @@ def train_local(orders: list[Labelled], shipped: Path, out: Path, report: Callab
     them and on none that was learnt; what is kept learns from all. Raises InputError for fewer than ten orders.
     """
     if len(orders) < 10:
-        raise InputError(f"{len(orders)} labelled orders are given, at least 10 are needed")
+        raise InputError(f"{len(orders)} labelled orders are given, at least 10 are needed; decide more orders, or give more rows")
     book, current = read_book(), Classifier.load(shipped)
     local = [replace(row, author=LOCAL) for row in orders]
     texts = {" ".join(row.order.text.lower().split()) for row in local}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from data.records import Finding, Order, Severity, Sex
 from nlp.assertions import SIDE, Assertion, read_all
+from nlp.sentences import NO_FINDING, NOTHING
 
 DATA = Path(__file__).parent.parent / "data"
 SAID = ("findings", "impression")
@@ -76,6 +77,7 @@ def check_report(sections: Mapping[str, str], asked: Asked = Asked()) -> list[Re
         *placeholders(sections),
         *sex_and_age(sections, asked),
         *sides(sections, said, asked),
+        *places(said, asked),
         *against_draft(sections, said, asked),
         *numbers(sections, said, asked),
         *against_impression(sections, said),
@@ -131,8 +133,11 @@ def there(a: Assertion) -> bool:
 
 def empty(sections: Mapping[str, str]) -> Iterable[Remark]:
     for name in SAID:
-        if not sections.get(name, "").strip():
+        text = sections.get(name, "")
+        if not text.strip():
             yield Remark("section_empty", "warn", f"The section {name} is empty.", name, 0, 0)
+        elif text.strip() in (NO_FINDING, NOTHING):
+            yield Remark("section_empty", "warn", f"The section {name} has only the machine's word that it states nothing.", name, 0, len(text))
 
 
 def placeholders(sections: Mapping[str, str]) -> Iterable[Remark]:
@@ -215,13 +220,64 @@ def sides(sections: Mapping[str, str], said: list[Said], asked: Asked) -> Iterab
                 yield Remark("side_order", "stop", f"The exam is named {match.lastgroup}; ordered was {side}.", "exam", *match.span())
 
 
+# a name of a place -> the parts of the brain it lies in, as a draft names them; a name that is not here (insula, convexity) contradicts none
+PARTS = {
+    "frontal": ("frontal",),
+    "parietal": ("parietal",),
+    "temporal": ("temporal",),
+    "hippocampus": ("temporal",),
+    "amygdala": ("temporal",),
+    "middle cranial fossa": ("temporal",),
+    "occipital": ("occipital",),
+    "basal ganglia": ("basal ganglia",),
+    "putamen": ("basal ganglia",),
+    "caudate": ("basal ganglia",),
+    "pallidum": ("basal ganglia",),
+    "internal capsule": ("basal ganglia",),
+    "thalamus": ("thalamus",),
+    "cerebellum": ("cerebellum",),
+    "brainstem": ("brainstem",),
+    "pons": ("brainstem",),
+    "midbrain": ("brainstem",),
+    "medulla": ("brainstem",),
+    "posterior fossa": ("cerebellum", "brainstem"),
+}
+
+
+def parts(region: str) -> set[str]:
+    return {part for name in region.split(", ") for part in PARTS.get(name, ())}
+
+
+def places(said: list[Said], asked: Asked) -> Iterable[Remark]:
+    """The part of the brain against the draft, and between findings and impression; none where one part is named by both."""
+    drafted = [f for f in asked.findings if f.present and f.band != "omit"]
+    for code in {a.code for _, a in said if a.code in table()}:
+        mine = {name: [a for n, a in said if n == name and a.code == code and there(a) and parts(a.region)] for name in SAID}
+        named = {name: {part for a in rows for part in parts(a.region)} for name, rows in mine.items()}
+        if named["findings"] and named["impression"] and not named["findings"] & named["impression"]:
+            a = mine["impression"][0]
+            text = f"{label(code).capitalize()}: the impression says {a.region}, the findings say {mine['findings'][0].region}."
+            yield Remark("region_impression", "warn", text, *at("impression", a))
+        # a haematoma of the draft may be called a haemorrhage, where it is the only one
+        seen = [f for f in drafted if parent(f.code) == code] or [f for f in drafted if f.code == code]
+        known = {part for f in seen for part in parts(f.region)}
+        if len({f.code for f in seen}) != 1 or not all(parts(f.region) for f in seen):
+            continue
+        for name in SAID:
+            if named[name] and not named[name] & known:
+                a = mine[name][0]
+                text = f"{label(code).capitalize()}: the report says {a.region}, the draft's finding on the images is {seen[0].region}."
+                yield Remark("region_draft", "warn", text, *at(name, a))
+
+
 def against_draft(sections: Mapping[str, str], said: list[Said], asked: Asked) -> Iterable[Remark]:
     """Findings of the images that the text denies, leaves out, or adds."""
     if not any(sections.get(name, "").strip() for name in SAID):
         return
     section, normal = reads_as_normal(sections, said)
     denials: dict[tuple[str, int, Severity], Remark] = {}  # words that deny a kind and what it is a kind of get one remark, on the kind
-    for finding in sorted((f for f in asked.findings if f.band != "omit" and f.code in table()), key=lambda f: parent(f.code)):
+    # the later takes the place of the earlier: kinds come last, and of them the gravest and largest
+    for finding in sorted((f for f in asked.findings if f.band != "omit" and f.code in table()), key=gravity):
         rows = [(name, a) for name, a in said if a.code in kin(finding.code) and (there(a) or a.code != parent(finding.code) or reaches(a, finding))]
         own = [(name, a) for name, a in rows if a.code == finding.code]
         told = any(there(a) for _, a in rows)
@@ -246,6 +302,11 @@ def against_draft(sections: Mapping[str, str], said: list[Said], asked: Asked) -
 
 def parent(code: str) -> str:
     return str(table().get(code, {}).get("parent", ""))
+
+
+def gravity(finding: Finding) -> tuple[bool, int, float, float, float]:
+    minutes = int(table()[finding.code].get("communicate_minutes", 10**6))
+    return bool(parent(finding.code)), -minutes, finding.volume_ml or 0.0, finding.size_mm or 0.0, finding.probability
 
 
 def reaches(denial: Assertion, finding: Finding | Assertion) -> bool:

@@ -11,6 +11,9 @@ from nlp.tokenizer import REGISTERS
 
 NOUNS = {code: tuple(name for name, _, _ in nouns_of(code)) for code in worded() if code in FINDINGS}
 TOGETHER_MAX = 6        # absent findings in one sentence
+# where nothing is stated or denied: of the findings section, of the impression
+NO_FINDING = "No finding is stated: the evidence decides nothing of what was looked for (see technique). Read the images."
+NOTHING = "No statement: the evidence is not enough. Read the images."
 LOBES = ("frontal", "parietal", "temporal", "occipital")
 # what lies on the brain lies in no lobe: a subdural haematoma in the frontal region
 ON_THE_BRAIN = ("epidural_haemorrhage", "subdural_haemorrhage", "subarachnoid_haemorrhage", "extra_axial_collection")
@@ -64,7 +67,7 @@ def fill(sentence: str, finding: Finding) -> str:
         text = text.replace(slot, value_of(finding, slot))
     if finding.present:
         text = agreeing(text, finding) if finding.count is not None else agreeing_with_noun(text, finding)
-    text = re.sub(r"\b([Aa])n? (?=([a-z]))", lambda m: m[1] + ("n " if m[2] in "aeiou" else " "), text)
+    text = re.sub(r"\b([Aa])n? (?=([A-Za-z]))", lambda m: m[1] + ("n " if m[2].lower() in "aeiou" else " "), text)
     text = text[:1].upper() + text[1:]
     return re.sub(r"(?<=\w)\.\.$", ".", text)
 
@@ -87,7 +90,7 @@ def agreeing(text: str, finding: Finding) -> str:
     return VERB.sub(" is" if one else " are", text)
 
 
-VERB = re.compile(r"(?<=\w) (?:is|are)(?= )")
+VERB = re.compile(r"(?<=\w)(?<!\bfindings) (?:is|are)(?= )", re.I)        # "findings are suspicious for a cyst" whatever they are
 
 
 def agreeing_with_noun(text: str, finding: Finding) -> str:

@@ -35,6 +35,21 @@ def test_a_module_imports_only_what_stands_left_of_it(path):
             assert top not in SHELL_ONLY, f"{LINE[own]} is pure, {top} belongs to api"
 
 
+OUTSIDE = {"InputError", "NotFound", "StateError", "SeriesError", "SimulatorError", "BookError", "ModelError", "OrderRejected", "MessageError"}
+
+
+def test_a_coded_error_says_what_was_expected_or_the_cure():
+    """Errors about what came from outside, where their text stands in the code: "expected ...", or "; " and what to do."""
+    bare = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in OUTSIDE and node.args:
+                text = " ".join(part.value for part in ast.walk(node.args[0]) if isinstance(part, ast.Constant) and isinstance(part.value, str))
+                if len(text) > 15 and not re.search(r"; |expected", text):
+                    bare.append(f"{path.relative_to(ROOT)}:{node.lineno} {text}")
+    assert not bare
+
+
 def test_help_imports_no_torch():
     """`wetread --help` stays quick: torch takes seconds to import."""
     import subprocess

@@ -60,7 +60,7 @@ class HeadModel:
         """Raises InputError for an unknown name, ModelError for weights that are missing or altered."""
         head = head_named(name)
         if head.task == "program":
-            raise InputError(f"{name} is answered by `wetread draft`, not by a head of its own")
+            raise InputError(f"{name} is answered by `wetread draft`, not by a head of its own; give the study to that")
         net = load_head(head, folder, device)
         return cls(head, net, load_model(Path(folder or head.folder))[0], device)
 
@@ -210,11 +210,12 @@ class HeadModel:
         kspace = np.asarray(numbers.get("kspace", 0))
         if kspace.ndim not in (3, 4) or not np.iscomplexobj(kspace):
             raise InputError(f"kspace is {kspace.dtype} with {kspace.ndim} axes, expected complex (coils, slices, rows, columns) "
-                             "or (coils, slices, samples)")
+                             "or (coils, slices, samples); give the measured lines or points as they are, not an image")
         if ("trajectory" in numbers) != (kspace.ndim == 3):
-            raise InputError("give trajectory (samples, 2) with (coils, slices, samples), and mask_4x or mask_8x with (coils, slices, rows, columns)")
+            raise InputError("trajectory does not fit kspace; give trajectory (samples, 2) with (coils, slices, samples), "
+                             "and mask_4x or mask_8x with (coils, slices, rows, columns)")
         if kspace.ndim == 4 and not {"mask_4x", "mask_8x"} & set(numbers):
-            raise InputError("mask_4x or mask_8x is missing: which lines (rows,), or points (rows, columns), were measured")
+            raise InputError("mask_4x or mask_8x is missing; give which lines (rows,), or points (rows, columns), were measured")
         size = int(numbers.get("size", kspace.shape[-1] if kspace.ndim == 4 else 128))
         blank = {} if kspace.ndim == 4 else {"TARGET": np.zeros((kspace.shape[1], size, size), np.float32)}
         case = SimpleNamespace(truth=numbers, channels=blank, spacing_mm=(1.0, 1.0, 1.0), category=None)
@@ -268,9 +269,11 @@ def check(head: Head, channels: Mapping[str, Volume], config: Mapping[str, Any])
     for name, volume in channels.items():
         ct = volume.modality == "CT" or volume.units == "HU"
         if head.modality == "CT" and volume.units != "HU":
-            raise InputError(f"{name} is {volume.modality or 'no CT'} in '{volume.units or 'arbitrary units'}', expected CT in HU")
+            raise InputError(f"{name} is {volume.modality or 'no CT'} in '{volume.units or 'arbitrary units'}', expected CT in HU; "
+                             "give a head CT with its RescaleSlope and RescaleIntercept")
         if head.modality == "MR" and (ct or volume.modality not in ("", "MR", "OT", "PT")):
-            raise InputError(f"{name} is {'CT' if ct else volume.modality}, expected MR")
+            raise InputError(f"{name} is {'CT' if ct else volume.modality}, expected MR; "
+                             f"give {name} of a head MR, or see `wetread head` for what reads CT")
         if volume.orientation not in PLANES and (head.task not in CLASSED or head.task == "tissues"):
             raise InputError(f"{name} is {volume.orientation}, expected axial slices; reformat it to axial")
         if head.task == "picture" and volume.pixels.shape[-3] != 1:
@@ -278,7 +281,7 @@ def check(head: Head, channels: Mapping[str, Volume], config: Mapping[str, Any])
         series = volume.pixels.shape[0] if volume.pixels.ndim == 4 else 1
         if name == "DIFFUSION" and series != head.series:
             raise InputError(f"{name} holds {series} images, expected {head.series}: one without diffusion weighting "
-                             f"and {head.series - 1} directions")
+                             f"and {head.series - 1} directions; give the series of that protocol")
         if not np.isfinite(volume.pixels).all():
             raise InputError(f"{name} holds NaN or infinity; replace them by the background (air: -1000 on CT, 0 on MR)")
         if float(volume.pixels.max()) <= float(volume.pixels.min()):

@@ -10,15 +10,14 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from data.atlas import REGIONS, regions_at
+from data.atlas import REGIONS
 from data.errors import StudyRefused
 from data.images import open_study
 from data.labelled_pictures import LabelledPicture, folds, read_labelled_pictures
 from data.midline import SHIFT_FROM_MM
 from data.records import Finding, Study, Volume
-from data.simulate.anatomy import read_head
-from data.simulator import TYPES, SimulatedStudy, list_anatomies, simulate_head_ct
-from nlp.sentences import ON_THE_BRAIN
+from data.simulate.true_regions import REGION_LEAST, region_shares
+from data.simulator import TYPES, list_anatomies, simulate_head_ct
 from vision.findings import HEDGE, STATE, FindingModel, area_under, sigmoid
 from vision.metrics import bootstrap, dice
 from vision.picture_net import PictureNet
@@ -27,7 +26,6 @@ from vision.train_pictures import BODY_STEPS, FOLDS, HELD_OUT_FOLD, JUDGE_STEPS,
 
 SIMULATED = 260         # studies that the picture nets of the folds learn from, as in training
 IN_TABLES = ("studies", "findings", "outlines")
-REGION_LEAST = 0.15     # of the true outline in each region that is rightly named; its main one must be among them
 THRESHOLD = "50 to 90 HU"       # what a trivial method outlines
 LEAST_STACK = 17        # slices of 5 mm: less is refused as no whole head
 
@@ -131,16 +129,6 @@ def on_simulated(model: FindingModel, studies: int, seed: int, anatomy: Path | N
 
 
 VERDICTS = ("right", "wrong", "none named")
-
-
-def region_shares(made: SimulatedStudy, source: str, kind: str) -> NDArray[np.float64]:
-    """Share of the true blood in each of REGIONS, by where its place was before it pushed, in the head's own standard millimetres.
-
-    These are laid on by landmarks, to within a centimetre: what is counted as wrong can be theirs.
-    """
-    point = read_head(source).standard(list(made.origin[:, made.masks[kind] > 0].astype(np.float32)))
-    found = regions_at(np.stack(point, 1), deep=f"{kind}_haemorrhage" not in ON_THE_BRAIN)
-    return np.array([(found == k).mean() for k in range(len(REGIONS))])
 
 
 def region_verdict(region: str, shares: NDArray[np.float64]) -> str:

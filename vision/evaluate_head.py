@@ -44,7 +44,7 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
     """
     head = head_named(name)
     if head.task == "program":
-        raise InputError(f"{name} has an evaluation of its own")
+        raise InputError(f"{name} has an evaluation of its own; run `wetread evaluate {name}`")
     out = Path(out) if out else None
     folder = folder or (out if out and (out / "model.safetensors").exists() else head.folder)
     net = load_head(head, folder, device)

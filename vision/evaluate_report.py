@@ -23,7 +23,7 @@ from vision.bench_decoder import bench_decoder
 from vision.evaluate_findings import on_real_pictures
 from vision.evaluate_wording import wording, write
 from vision.findings import FindingModel
-from vision.report_card import bars_of, write_card
+from vision.report_card import all_bars, write_card
 from vision.report_scores import CONSTANT, alert_table, haemorrhage_table, ratio, score, shuffled, sureness, unsupported
 from vision.reporter import Reporter
 
@@ -58,7 +58,7 @@ def main(data: Path | None = None, out: Path | None = None, studies: int = 60, s
         figures["text half"] = wording(reporter, graphs, seed, report)
         figures["real head CT"] = on_real(folder, pictures, device, report)
         figures["speed"] = speed(reporter, folder, device, seed, stored_s)
-        figures["bars"] = bars_of(figures)
+        figures["bars"] = all_bars(figures)
     figures["command"] = command_of(studies, seed, data, pictures, base)
     if out is not None:
         write_card(Path(out), figures)

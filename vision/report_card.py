@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from data.bars import Bar, bar_row, bars_of
+
 REACHED = {True: "reached", False: "**not reached**", None: "not measured"}
 ROWS = ("drafts", "constant report", "shuffled images", "true labels")
-# figure, where it stands in the figures, bar, whether more is better
-BARS: tuple[tuple[str, tuple[str, ...], float, bool], ...] = (
+BARS: tuple[Bar, ...] = (
     ("simulated studies: positive-finding F1", ("drafts", "F1"), 0.90, True),
     ("simulated studies: side right", ("drafts", "side right"), 0.98, True),
     ("simulated studies: volume error, median share of the volume", ("drafts", "median error, share of volume"), 0.10, False),
@@ -30,26 +31,16 @@ BARS: tuple[tuple[str, tuple[str, ...], float, bool], ...] = (
 )
 
 
-def bars_of(figures: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a bar: figure, measured, the bar and on which side of it is good, reached; what this run did not measure is None."""
-    rows = []
-
-    def add(name: str, value: float | None, bar: float, up: bool) -> None:
-        reached = None if value is None else bool(value >= bar if up else value <= bar)
-        rows.append({"figure": name, "measured": value, "direction": ">=" if up else "<=", "bar": bar, "reached": reached})
-
-    for name, path, bar, up in BARS:
-        value: Any = figures
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        add(name, value, bar, up)
+def all_bars(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of BARS, and those whose bar or number depends on the run."""
+    rows = bars_of(figures, BARS)
     gap, prevalence = figures["shuffled images"]["F1"], share_there(figures)
     if gap is not None:
-        add("shuffled images: F1 falls to what chance gives", gap, round(prevalence + 0.1, 4), False)
+        rows.append(bar_row("shuffled images: F1 falls to what chance gives", gap, round(prevalence + 0.1, 4), False))
     for kind, row in figures["errors noticed by the re-reader"].items():
         if row["share"] is not None:
-            bar, up = figures["errors, bars"][kind], kind != "harmless paraphrase"
-            add(f"drafts, {kind}: {'noticed' if up else 'wrongly flagged'}", row["share"], bar, up)
+            up = kind != "harmless paraphrase"
+            rows.append(bar_row(f"drafts, {kind}: {'noticed' if up else 'wrongly flagged'}", row["share"], figures["errors, bars"][kind], up))
     return rows
 
 

@@ -13,8 +13,9 @@ from data.records import Draft, Finding, Order, PriorStudy, Sentence, Study
 from nlp.assertions import says
 from nlp.decoder import DecoderConfig, ReportDecoder
 from nlp.decoder_hf import PREFIX, HuggingFaceDecoder
+from nlp.grammar import spelling_of
 from nlp.impression import compose_impression, day
-from nlp.sentences import fill, group_findings, render, render_absent
+from nlp.sentences import NO_FINDING, fill, group_findings, render, render_absent
 from vision.findings import FindingModel, Findings, why_not
 from vision.mr_findings import MrFindingModel
 from vision.mr_series import choose, role_of
@@ -54,14 +55,15 @@ class Reporter:
         found = self.find(study, modality)
         graph = with_priors(found.findings, study, modality, priors)
         groups = group_findings(graph)
-        findings, replaced = self.word(groups, found.image_tokens, asked_text(order, study), seed)
+        asked = asked_text(order, study)
+        findings, replaced = self.word(groups, found.image_tokens, asked, seed)
         sentences = (
             Sentence(exam(study, found, modality), "exam"),
             *([Sentence(indication(order, study), "indication")] if order and order.text.strip() else []),
-            *(Sentence(text, "technique") for text in technique(study, found, modality)),
+            *(Sentence(spelling_of(asked)(text), "technique") for text in technique(study, found, modality)),
             Sentence(comparison(graph, priors), "comparison"),
-            *findings,
-            *impression(graph, asked_text(order, study)),
+            *(findings or [Sentence(NO_FINDING, "findings")]),
+            *impression(graph, asked),
         )
         sections = {name: " ".join(s.text for s in sentences if s.section == name) for name in SECTIONS}
         version = self.mr.version if modality == "MR" and self.mr else self.finder_version
@@ -79,7 +81,7 @@ class Reporter:
 
     def word(self, groups: list[list[Finding]], image_tokens: NDArray[np.float32], order_text: str = "",
              seed: int | None = None) -> tuple[list[Sentence], int]:
-        """One sentence a group; one that does not read back as its group is replaced by the template, and counted.
+        """One sentence a group, spelt as the order is; one that does not read back as its group is replaced by the template, and counted.
 
         Another seed draws other words for the same facts.
         """
@@ -89,15 +91,15 @@ class Reporter:
             rows = self.decoder.write([groups[i] for i in known], torch.from_numpy(np.ascontiguousarray(image_tokens, np.float32))[None],
                                       order_text, seed)
             written = {i: text for i, (text, _) in zip(known, rows, strict=True)}
-        sentences, replaced = [], 0
+        sentences, replaced, spelt = [], 0, spelling_of(order_text)
         for i, group in enumerate(groups):
             ids, sure = tuple(f.id for f in group), min(f.probability if f.present else 1 - f.probability for f in group)
-            text = fill(written[i], group[0]) if i in written else ""
+            text = spelt(fill(written[i], group[0])) if i in written else ""
             if i in written and says(text, group):
                 sentences.append(Sentence(text, "findings", ids, sure, "model"))
                 continue
             replaced += i in written
-            plain = render(group[0]) if group[0].present else render_absent(group)
+            plain = spelt(render(group[0]) if group[0].present else render_absent(group))
             assert says(plain, group), "a template must read back as its finding"
             sentences.append(Sentence(plain, "findings", ids, sure, "template"))
         return sentences, replaced

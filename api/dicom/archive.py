@@ -21,7 +21,7 @@ def find(store: Store, level: str, query: Dataset) -> Iterator[Dataset]:
     Raises: InputError for an unknown level.
     """
     if level not in LEVELS:
-        raise InputError(f"QueryRetrieveLevel must be {', '.join(LEVELS)}")
+        raise InputError(f"QueryRetrieveLevel is '{str(level)[:20]}', expected one of {', '.join(LEVELS)}")
     above = keys(query, "StudyInstanceUID", "PatientID", "AccessionNumber", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate",
                  "StudyTime", "StudyDescription")
     with store.read() as tx:

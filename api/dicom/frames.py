@@ -122,9 +122,9 @@ def frames(path: Path, numbers: list[int], syntax: str) -> list[tuple[str, bytes
     image = dcmread(path)
     count = positive(image, "NumberOfFrames", 2**31 - 1, 1)
     if "PixelData" not in image:
-        raise NotFound("the instance has no frames")
+        raise NotFound("the instance has no frames; ask for one with pixels")
     if any(not 1 <= number <= count for number in numbers):
-        raise NotFound(f"the instance has {count} frames, counted from 1")
+        raise NotFound(f"the instance has {count} frames; ask for some of 1 to {count}")
     stored = str(image.file_meta.TransferSyntaxUID)
     if stored in NATIVE:
         return [(f"application/octet-stream; transfer-syntax={ExplicitVRLittleEndian}", native(image, number, count)) for number in numbers]
@@ -162,7 +162,7 @@ def rendered(path: Path, number: int, kind: str, window: tuple[float, float] | N
     """A frame as PNG or JPEG through its window (centre, width), the given one first."""
     image = dcmread(path)
     if "PixelData" not in image:
-        raise NotFound("the instance has no frames")
+        raise NotFound("the instance has no frames; ask for one with pixels")
     check_pixels(image, number - 1, FRAME_MAX_BYTES)
     body = io.BytesIO()
     with DECODING:
@@ -171,7 +171,7 @@ def rendered(path: Path, number: int, kind: str, window: tuple[float, float] | N
                 pixels = pixel_array(image, index=number - 1)
             picture = Image.fromarray(shown(image, pixels, window))
         except Exception as error:      # of the decoder, or of a window or table that is none
-            raise ImageError(f"the frame cannot be shown ({type(error).__name__})") from None
+            raise ImageError(f"the frame cannot be shown ({type(error).__name__}); fetch it as it is stored, with /frames/N") from None
         picture.thumbnail((size, size))
         picture.save(body, KINDS[kind])
     return body.getvalue()

@@ -67,7 +67,7 @@ class Fetcher:
         if status == 401 and not bearer:
             self._tokens.pop(server.url, None)
         if status != 200:
-            raise InputError(f"the FHIR server answered {status}")
+            raise InputError(f"the FHIR server answered {status}, expected 200; its own log says why")
         return await asyncio.to_thread(read_json, body)
 
     async def token(self, server: FhirServer) -> str:
@@ -103,7 +103,7 @@ class Fetcher:
             async for piece in answer.aiter_bytes():
                 body += piece
                 if len(body) > ANSWER_MAX_BYTES:
-                    raise InputError(f"the answer is larger than {ANSWER_MAX_BYTES} bytes")
+                    raise InputError(f"the answer is larger than {ANSWER_MAX_BYTES} bytes; send the resource in the prefetch")
         return answer.status_code, bytes(body)
 
     async def close(self) -> None:
@@ -138,7 +138,7 @@ def private_key(path: Path) -> Any:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise InputError(f"key {path.name} of fhir_servers cannot be read ({error.strerror})") from None
+        raise InputError(f"key {path.name} of fhir_servers cannot be read ({error.strerror}); give a file that Wetread may read") from None
     try:
         value = read_json(raw) if raw.lstrip()[:1] == b"{" else raw
         kinds = (RSAKey, ECKey) if isinstance(value, bytes) else (RSAKey if value.get("kty") == "RSA" else ECKey,)

@@ -60,7 +60,7 @@ def read_query(kind: str, pairs: list[tuple[str, str]]) -> Query:
     known, query = PARAMETERS[kind], Query(order=["arrived", "id"] if kind == "ImagingStudy" else ["created", "id"])
     for name, value in pairs:
         if len(value) > 2000 or not value.strip():
-            raise InputError(f"parameter {name[:40]} is empty or longer than 2000 characters")
+            raise InputError(f"parameter {name[:40]} is empty or longer than 2000 characters; give a value, or leave it out")
         if name in FREE:
             continue
         if name in PAGING:

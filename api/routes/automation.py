@@ -29,7 +29,7 @@ def switch(change: Switch, desk: TheDesk, person: AnyPerson) -> dict[str, Any]:
 def switch_on_page(request: Request, desk: TheDesk, person: AnyPerson, form: Form) -> Response:
     action = str(form.get("action", ""))
     if action not in ("stop", "start"):
-        raise InputError("action must be stop or start")
+        raise InputError(f"action is '{str(action)[:20]}', expected stop or start")
     switched(desk, person, action == "start", str(form.get("reason", ""))[:2000])
     return RedirectResponse("/orders", 303)
 

@@ -135,7 +135,7 @@ def feedback_rows(given: Any) -> list[dict[str, Any]]:
         if not card or len(card) > 100:
             raise InputError(f"feedback[{number}].card is missing; send the card's uuid")
         if outcome not in OUTCOMES:
-            raise InputError(f"feedback[{number}].outcome must be accepted or overridden")
+            raise InputError(f"feedback[{number}].outcome is '{str(outcome)[:20]}', expected accepted or overridden")
         if outcome == "accepted" and not any(accepted):
             raise InputError(f"feedback[{number}].acceptedSuggestions is missing; send the id of each suggestion that was accepted")
         if not when or len(when) > 50:

@@ -114,7 +114,7 @@ def instances_metadata(request: Request, desk: TheDesk, person: AnyPerson, study
     """WADO-RS: all attributes as DICOM JSON; pixels and other long values by reference."""
     rows = wanted(desk, person.name, study, series, instance)
     if not accepts(request, JSON_TYPE, "application/json"):
-        raise HttpError(406, InputError(f"Accept must allow {JSON_TYPE}"))
+        raise HttpError(406, InputError(f"Accept allows no {JSON_TYPE}, the one type of this answer; allow it, or leave Accept out"))
     return JSONResponse([frames.metadata(desk.store.home / row["path"], address(request, row)) for row in rows], media_type=JSON_TYPE)
 
 
@@ -122,7 +122,7 @@ def instances_metadata(request: Request, desk: TheDesk, person: AnyPerson, study
 def instance_frames(request: Request, desk: TheDesk, person: AnyPerson, study: str, series: str, instance: str, numbers: str) -> Response:
     """WADO-RS: frames, counted from 1, ?frames/1,2; as stored with transfer-syntax=*, else raw little endian."""
     if not re.fullmatch(r"\d{1,6}(,\d{1,6}){0,1999}", numbers):
-        raise HttpError(400, InputError("frames must be numbers with commas between, counted from 1"))
+        raise HttpError(400, InputError("frames are no numbers with commas between, counted from 1; ask for frames/1,2"))
     [row] = wanted(desk, person.name, study, series, instance)
     parts = frames.frames(desk.store.home / row["path"], [int(number) for number in numbers.split(",")], asked_syntax(request))
     return multipart(parts[0][0].split(";")[0], parts)
@@ -142,10 +142,10 @@ def instance_rendered(request: Request, desk: TheDesk, person: AnyPerson, study:
     """WADO-RS: a frame as PNG or JPEG; ?window=CENTRE,WIDTH,linear."""
     kind = "image/png" if accepts(request, "image/png") and "image/jpeg" not in request.headers.get("accept", "") else "image/jpeg"
     if not accepts(request, "image/png", "image/jpeg"):
-        raise HttpError(406, InputError("Accept must allow image/jpeg or image/png"))
+        raise HttpError(406, InputError("Accept allows neither image/jpeg nor image/png; allow one of them, or leave Accept out"))
     shown = re.fullmatch(r"(-?\d+(?:\.\d+)?),(\d+(?:\.\d+)?)(,linear)?", window)
     if window and not shown:
-        raise HttpError(400, InputError("window must be CENTRE,WIDTH or CENTRE,WIDTH,linear"))
+        raise HttpError(400, InputError("window is not of the form CENTRE,WIDTH or CENTRE,WIDTH,linear; a brain window is 40,80"))
     [row] = wanted(desk, person.name, study, series, instance)
     body = frames.rendered(desk.store.home / row["path"], number, kind, (float(shown[1]), float(shown[2])) if shown else None,
                            128 if request.url.path.endswith("/thumbnail") else frames.PICTURE_MAX)

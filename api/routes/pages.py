@@ -83,7 +83,7 @@ def study(request: Request, id: str, desk: TheDesk, person: AnyPerson, draft: st
     found = desk.study(id)
     shown = next((row for row in found["drafts"] if row["id"] == draft), None) if draft else found["draft"]
     if draft and shown is None:
-        raise NotFound("the study has no draft of that id")
+        raise NotFound("the study has no draft of that id; its page without ?draft= shows the newest")
     desk.store.audit(person.name, "look", "study", id)
     return study_page(request, desk, person, found, shown, {}, bool(unseen))
 
@@ -103,7 +103,7 @@ def step(request: Request, id: str, desk: TheDesk, person: Reader, form: Form) -
     """One step on a draft with the text as it stands on the page; a changed text is kept first."""
     action, version = text(form, "action"), text(form, "version")
     if action not in STEPS:
-        raise InputError(f"action must be one of {', '.join(STEPS)}")
+        raise InputError(f"action is '{str(action)[:20]}', expected one of {', '.join(STEPS)}")
     if not version.isascii() or not version.isdigit() or len(version) > 9:
         raise InputError("version must be the number of the version that was seen; reload the page")
     before = desk.draft(id)
@@ -140,7 +140,7 @@ def audit(request: Request, desk: TheDesk, person: Administrator) -> Response:
 
 def listed(desk: Desk, show: str) -> list[dict[str, Any]]:
     if show not in SHOWN:
-        raise InputError(f"show must be one of {', '.join(SHOWN)}")
+        raise InputError(f"show is '{str(show)[:20]}', expected one of {', '.join(SHOWN)}")
     rows = [row for state in SHOWN[show] for row in desk.orders(state, LIST_MAX)]
     return sorted(rows, key=lambda row: (-row["urgency"], row["created"], row["id"]))
 

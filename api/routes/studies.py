@@ -163,7 +163,8 @@ async def parts(request: Request, expected: bytes) -> AsyncIterator[tuple[int, b
 
     def header_bytes(data: bytes, start: int, end: int) -> None:
         if len(head) + end - start > PART_HEADERS_MAX_BYTES:
-            raise HttpError(400, InputError(f"a part's header is longer than {PART_HEADERS_MAX_BYTES} bytes"))
+            raise HttpError(400, InputError(f"a part's header is longer than {PART_HEADERS_MAX_BYTES} bytes; "
+                                             "send Content-Type and Content-Disposition alone"))
         head.extend(memoryview(data)[start:end])
 
     def end_part() -> None:

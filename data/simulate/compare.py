@@ -62,7 +62,7 @@ def real_pictures(path: Path, count: int, seed: int, strip: tuple[int, int] = (1
     kept = [(grey[:, grey.shape[1] * i // n : grey.shape[1] * (i + 1) // n], group) for grey, group in found]
     kept = [(fitted(grey), group) for grey, group in kept if has_head(grey)]
     if len(kept) < 8:
-        raise InputError(f"{path} gave {len(kept)} pictures with a head in them, at least 8 are needed")
+        raise InputError(f"{path} gave {len(kept)} pictures with a head in them, at least 8 are needed; give more")
     order = rng.permutation(len(kept))[:count]
     return [kept[j][0] for j in order], [kept[j][1] for j in order]
 

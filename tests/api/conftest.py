@@ -1,4 +1,4 @@
-"""`store`: an empty store, once on SQLite and once on PostgreSQL; every test that takes it runs on both."""
+"""`store`: an empty store, once on SQLite and once on PostgreSQL; every test that takes it runs on both. `sqlite_desk`: a desk on SQLite alone."""
 import itertools
 import shutil
 from pathlib import Path
@@ -52,3 +52,20 @@ def store(store_address):
 @pytest.fixture
 def settings(store_address):
     return Settings(home=store_address[1], db=store_address[0])
+
+
+@pytest.fixture
+def sqlite_desk(sqlite_template, tmp_path):
+    """Makes a desk on a store of its own: sqlite_desk(TextDesk, suggester, reporter, public_url=…)."""
+    opened = []
+
+    def make(kind, *models, **settings):
+        home = tmp_path / "home"
+        home.mkdir()
+        shutil.copy(sqlite_template, home / "wetread.db")
+        opened.append(Store.open("", home, upgrade=False))
+        return kind(opened[-1], Settings(home=home, **settings), *models)
+
+    yield make
+    for store in opened:
+        store.close()

@@ -7,8 +7,6 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from api.images import marks
-from api.settings import Settings
-from api.store import Store
 from api.workflow import Desk
 from data.records import Draft, Finding, ImageEvidence
 from tests.api.web import HERE, audited, ct_slices, keep_file, refused, work
@@ -27,13 +25,8 @@ class Marker:
 
 
 @pytest.fixture
-def desk(sqlite_template, tmp_path):
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "wetread.db").write_bytes(sqlite_template.read_bytes())
-    store = Store.open("", home, upgrade=False)
-    yield Desk(store, Settings(home=home), None, Marker())
-    store.close()
+def desk(sqlite_desk):
+    return sqlite_desk(Desk, None, Marker())
 
 
 @pytest.fixture

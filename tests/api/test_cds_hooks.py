@@ -14,8 +14,7 @@ from api.app import create_app
 from api.cds.cards import OVERRIDE_REASONS
 from api.cds.child import ChildSuggester
 from api.cds.prompt import Prompt
-from api.settings import CdsClient, FhirServer, Settings, read_settings
-from api.store import Store
+from api.settings import CdsClient, FhirServer, read_settings
 from data.errors import InputError, ModelError
 from data.records import Order
 from tests.api.fhir_samples import PATIENT, bundle, errors_of, hook_call, observation, service_request
@@ -41,13 +40,8 @@ class Hangs:
 
 
 @pytest.fixture
-def desk(sqlite_template, tmp_path):
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "wetread.db").write_bytes(sqlite_template.read_bytes())
-    store = Store.open("", home, upgrade=False)
-    yield TextDesk(store, Settings(home=home, cds_jwt=False), WordSuggester())
-    store.close()
+def desk(sqlite_desk):
+    return sqlite_desk(TextDesk, WordSuggester(), cds_jwt=False)
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,10 @@ import pytest
 from typer.testing import CliRunner
 
 from api.cli import app
+from data.atlas import REGIONS
 from data.errors import SimulatorError
+from data.simulate.true_regions import true_region
+from data.simulator import simulate_head_ct
 
 
 def run(*words):
@@ -33,6 +36,16 @@ def test_the_truth_of_a_simulated_head_ct_says_where_each_finding_is_seen(tmp_pa
     present = [row for row in truth if row["present"]]
     assert present and all(0 <= seen["slice"] < files and seen["instance_uid"] for row in present for seen in row["evidence"])
     assert all(row["evidence"][0]["box"] and row["evidence"][0]["slices"] for row in present if row["code"].endswith("_haemorrhage"))
+
+    blood = {row["code"]: row["region"] for row in present if row["code"].endswith("_haemorrhage")}
+    assert blood and all(name in (*REGIONS, "posterior fossa") for region in blood.values() for name in region.split(", ") if region)
+    assert any(blood.values()) and not any(row["region"] for row in truth if row["code"] not in blood)
+
+
+def test_the_true_region_is_where_the_blood_began_and_none_in_the_ventricles():
+    made = simulate_head_ct(9005, "intraparenchymal")
+    assert true_region(made, "", "intraparenchymal") == "cerebellum" and true_region(made, "", "subdural") == ""
+    assert true_region(simulate_head_ct(9006, "intraventricular"), "", "intraventricular") == ""
 
 
 @pytest.mark.parametrize(("words", "says"), [

@@ -1,7 +1,6 @@
 """QIDO-RS and WADO-RS as a viewer uses them: search, metadata, frames in each transfer syntax, whole instances, pictures."""
 import io
 import json
-import shutil
 from dataclasses import replace
 from email.parser import BytesParser
 
@@ -13,8 +12,6 @@ from pydicom import dcmread
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from api.app import create_app
-from api.settings import Settings
-from api.store import Store
 from api.workflow import Desk
 from tests.api.web import HERE, ct_slices, keep_file, refused
 
@@ -23,13 +20,8 @@ SERIES = "/dicomweb/studies/1.2.3/series/1.2.3.4"
 
 
 @pytest.fixture
-def desk(sqlite_template, tmp_path):
-    home = tmp_path / "home"
-    home.mkdir()
-    shutil.copy(sqlite_template, home / "wetread.db")
-    store = Store.open("", home, upgrade=False)
-    yield Desk(store, Settings(home=home))
-    store.close()
+def desk(sqlite_desk):
+    return sqlite_desk(Desk)
 
 
 @pytest.fixture

@@ -11,8 +11,6 @@ from api.fhir.intake import read_request
 from api.fhir.orders import order_from
 from api.fhir.resources import names
 from api.fhir.resources import observation as resource_of_a_finding
-from api.settings import Settings
-from api.store import Store
 from data.errors import InputError
 from data.records import Finding, ImageEvidence, Order
 from tests.api.fhir_samples import PATIENT, errors_of, node_errors, observation, service_request
@@ -32,13 +30,8 @@ class Measured(OneFinding):
 
 
 @pytest.fixture
-def desk(sqlite_template, tmp_path):
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "wetread.db").write_bytes(sqlite_template.read_bytes())
-    store = Store.open("", home, upgrade=False)
-    yield TextDesk(store, Settings(home=home, public_url="https://wetread.hospital"), WordSuggester(), Measured())
-    store.close()
+def desk(sqlite_desk):
+    return sqlite_desk(TextDesk, WordSuggester(), Measured(), public_url="https://wetread.hospital")
 
 
 @pytest.fixture

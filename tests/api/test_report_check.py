@@ -10,8 +10,6 @@ import uvicorn
 
 from api.app import create_app
 from api.report_steps import has_prior, sections_of
-from api.settings import Settings
-from api.store import Store
 from data.errors import InputError
 from data.records import Draft, Finding, Sentence
 from tests.api.web import TextDesk, add_draft, audited, refused
@@ -34,13 +32,8 @@ class LeftSubdural:
 
 
 @pytest.fixture
-def desk(sqlite_template, tmp_path):
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "wetread.db").write_bytes(sqlite_template.read_bytes())
-    store = Store.open("", home, upgrade=False)
-    yield TextDesk(store, Settings(home=home), None, LeftSubdural())
-    store.close()
+def desk(sqlite_desk):
+    return sqlite_desk(TextDesk, None, LeftSubdural())
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from api.settings import Settings
-from api.store import Store
 from data.book import read_book
 from data.errors import BookError
 from data.findings import FINDINGS
@@ -30,13 +28,8 @@ class Reporter:
 
 
 @pytest.fixture
-def desk(sqlite_template, tmp_path):
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "wetread.db").write_bytes(sqlite_template.read_bytes())
-    store = Store.open("", home, upgrade=False)
-    yield TextDesk(store, Settings(home=home), None, Reporter())
-    store.close()
+def desk(sqlite_desk):
+    return sqlite_desk(TextDesk, None, Reporter())
 
 
 @pytest.fixture

@@ -29,6 +29,16 @@ def test_a_wrong_field_is_named(field, value):
     assert field in str(error.value)
 
 
+def test_all_faults_of_a_row_are_told_at_once_each_with_what_came_what_was_expected_and_the_cure_and_never_the_value():
+    row = {"order_text": "fall", "sex": "Smith", "priority": "NOW", "age": 4711, "egfr": "low", "implants": "stent", "pregnant": "yes"}
+    with pytest.raises(InputError) as told:
+        order_from_json(row)
+    lines = str(told.value).removeprefix("[E109] ").split(". ")
+    assert [line.split(" ")[0] for line in lines] == ["sex", "priority", "age", "egfr", "implants", "pregnant"]
+    assert all(" is " in line and ", expected " in line and "; send " in line for line in lines), lines
+    assert not any(value in str(told.value) for value in ("Smith", "4711", "stent", "NOW"))
+
+
 def test_a_line_that_is_no_json_object_is_numbered_and_the_others_are_read():
     rows = list(read_rows(b'{"a": 1}\n\n[1]\n{bad\n{"b": 2}'))
     assert [(n, row is not None) for n, row, _ in rows] == [(1, True), (3, False), (4, False), (5, True)]

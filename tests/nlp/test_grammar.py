@@ -1,4 +1,5 @@
 """Whatever walks the automaton says what its graph says: names, polarity, slots."""
+import re
 from random import Random
 
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from data.findings import FINDINGS
 from data.records import Finding
 from nlp.assertions import read_report, says
-from nlp.grammar import Automaton, grammar, nouns_of, shape_of, slots_of, worded
+from nlp.grammar import Automaton, american, grammar, nouns_of, shape_of, slots_of, spelling_of, worded
 from nlp.sentences import fill, paraphrase, render
 from nlp.tokenizer import REGISTERS, SLOTS, Tokenizer
 from vision.train_report import random_finding
@@ -109,6 +110,51 @@ def test_an_age_that_the_graph_does_not_have_is_not_said():
     ("mass", "An intracranial mass are seen on the <side>.", "An intracranial mass is seen on the left."),
     ("postoperative_change", "There is <side> postsurgical changes.", "There are left postsurgical changes."),
     ("subdural_haemorrhage", "There is a <side> subdural haematoma.", "There is a left subdural haematoma."),
+    ("cyst", "Findings are suspicious for a <side> cyst.", "Findings are suspicious for a left cyst."),
+    ("flair_lesion", "An FLAIR-hyperintense lesion is present on the <side>.", "A FLAIR-hyperintense lesion is present on the left."),
 ])
 def test_verb_and_article_agree_with_the_noun_whatever_a_decoder_wrote(code, sentence, expected):
     assert fill(sentence, Finding("f1", code, code, True, 0.9, side="left", band="state")) == expected
+
+
+@pytest.mark.parametrize("code", worded())
+def test_every_wording_takes_the_spelling_of_the_order_and_still_reads_back(code):
+    chance = Random(code)
+    for order in ("fall, hemorrhage?", "fall, haemorrhage?", "hemiparesis", "hemorrhage? oedema?"):
+        for group in groups_of(code, chance):
+            text = spelling_of(order)(fill(walk(group, chance.choice(REGISTERS), chance), group[0]))
+            assert says(text, group), text
+            here = [word for word in re.split(r"\W+", text) if american(word) != word]
+            there = re.findall(r"(?:hemo|hemat|\bedema|ischem|tumor|artifact|generalized|dilation)\w*", text, re.I)
+            assert not (here if order == "fall, hemorrhage?" else there), text
+
+
+@pytest.mark.parametrize("code", worded())
+def test_any_walk_has_the_article_and_the_verb_that_its_noun_takes(code):
+    """As English with and without size, side, volume and region; "three masses" and "bilateral masses" have no article to take."""
+    chance = Random(code)
+    kinds = {spelt.lower(): kind for name, kind, _ in nouns_of(code) for spelt in (name, american(name))}
+    for _ in range(25):
+        found = random_finding("f1", code, True, chance)
+        text = fill(walk([found], "full", chance), found)
+        name = max((name for name in kinds if re.search(rf"\b{re.escape(name)}\b", text, re.I)), key=len, default="")
+        assert not re.search(r"\b(\w+) \1\b|  | [,.]|\ba [aeiou]|\ban [^aeiou81]|findings is", text, re.I), text
+        if name and found.count is None:
+            said = text.replace("with a volume", "")
+            verb = re.search(r"\b(?<!findings )(?:is|are)\b", said, re.I)
+            assert verb is None or (verb[0].lower() == "are") == (kinds[name] == "many"), text
+            if found.side != "bilateral" and not said.startswith(("Possible", "Suspected")):
+                assert bool(re.search(r"\ban?\b", said, re.I)) == (kinds[name] == "one"), text
+
+
+def test_what_is_absent_has_the_verb_of_what_is_named_first_and_evidence_has_its_own():
+    chance = Random(6)
+    for _ in range(150):
+        first, *others = chance.sample([code for code in FINDINGS], chance.randint(1, 4))
+        group = [random_finding(f"f{i}", code, False, chance) for i, code in enumerate([first, *others])]
+        text = walk(group, "full", chance)
+        assert "are no evidence" not in text
+        if match := re.match(r"There (is|are) no (?!evidence)", text):
+            named = next(kind for name, kind, _ in sorted(nouns_of(first), key=lambda row: -len(row[0]))
+                         for spelt in (name, american(name)) if text[match.end():].startswith(spelt))
+            assert (match[1] == "are") == (named == "many"), text

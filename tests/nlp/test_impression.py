@@ -32,6 +32,27 @@ def test_the_orders_question_is_answered_yes_no_or_not_excluded_from_the_graph_a
     assert not any("Yes" in row for row in texts([finding(1, "subdural_haemorrhage", band="hedge")], "? SDH"))
 
 
+@pytest.mark.parametrize(("order", "yes"), [
+    ("drowsy after assault, bleed?", True), ("assault ? bleed", True), ("r/o ICH", True), ("any haemorrhage", True), ("? ICH or fracture", True),
+    ("ICH, SDH or fracture?", True), ("suspected subdural", True), ("haemorrhage? known frontal meningioma", True),
+    ("is the headache a bleed?", True), ("drowsy after assault", False),
+    ("fell down the stairs, drowsy?", False), ("worst headache", False), ("assault. Cause of the drowsiness?", False),
+    ("subdural haematoma", False), ("SDH last week, worse?", False), ("SDH growing?", False), ("drowsy after SDH?", False),
+    ("new bleed?", False), ("follow up of subdural", False), ("post op SDH evacuation, drowsy?", False), ("bleeding disorder, headache?", False),
+    ("his mother had a haemorrhage, headache?", False), ("chronic SDH?", False), ("epidural?", False)])
+def test_yes_answers_only_what_is_asked_by_name_of_a_finding(order, yes):
+    found = [finding(1, "subdural_haemorrhage", side="left"), finding(2, "mass_effect")]
+    assert [row.split(". ")[1][:4] == "Yes:" for row in texts(found, order)[:2]] == [yes, False], texts(found, order)
+
+
+def test_a_wider_finding_is_no_yes_to_a_kind_of_it_nor_a_skull_fracture_to_another_bones():
+    assert not texts([finding(1, "intracranial_haemorrhage")], "SDH?")[0].startswith("Yes")
+    fracture = finding(1, "skull_fracture")
+    assert texts([fracture], "skull fracture?")[0].startswith("Yes") and not texts([fracture], "wrist fracture?")[0].startswith("Yes")
+    old = finding(1, "subdural_haemorrhage", acuity="chronic")
+    assert texts([old], "chronic SDH?")[0].startswith("Yes")
+
+
 def test_a_finding_on_the_other_side_than_the_one_asked_about_is_no_yes():
     bleed = finding(1, "epidural_haemorrhage", side="right", volume_ml=34.2)
     for order in ("Left extradural haematoma?", "extradural on the left?", "Known LEFT extradural haematoma. EDH growing?"):

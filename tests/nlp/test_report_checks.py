@@ -3,6 +3,7 @@ import pytest
 
 from data.records import Finding, Order
 from nlp.report_checks import Asked, check_report
+from nlp.sentences import NO_FINDING, NOTHING
 
 DRAFT = {"comparison": "No prior study was read.",
          "findings": "Left subdural haematoma, 12.5 mL. Midline shift of 4.2 mm to the right. No skull fracture.",
@@ -78,6 +79,22 @@ def test_the_denial_of_a_bleed_that_the_draft_states_asks_for_a_look_and_of_one_
     assert [row.severity for row in denials] == severities and all(row.end > row.start for row in denials)
 
 
+def test_of_two_bleeds_that_one_denial_denies_the_largest_is_named():
+    large = Finding("f1", "intraparenchymal_haemorrhage", "intraparenchymal haemorrhage", True, 0.85, side="left", volume_ml=40.0, critical=True)
+    small = Finding("f2", "subdural_haemorrhage", "subdural haematoma", True, 0.95, side="left", volume_ml=3.0, critical=True)
+    general = Finding("f0", "intracranial_haemorrhage", "intracranial haemorrhage", True, 0.99, critical=True)
+    for found in ((general, large, small), (general, small, large), (small, large, general)):
+        for text in ("No haemorrhage.", "Normal head CT."):
+            [row] = [r for r in check_report({"findings": text, "impression": text}, Asked(findings=found)) if r.code.endswith("against_draft")]
+            assert "intraparenchymal haemorrhage" in row.message, row
+
+
+def test_a_section_in_which_the_machine_states_nothing_counts_as_empty():
+    found = check_report({"findings": NO_FINDING, "impression": NOTHING})
+    assert [(row.code, row.section) for row in found] == [("section_empty", "findings"), ("section_empty", "impression")]
+    assert not check_report({"findings": f"{NO_FINDING} No infarct.", "impression": "No infarct."})
+
+
 def test_a_comparison_is_missed_only_where_there_is_a_prior():
     known = Asked(ORDER, "F", 71, FOUND, DRAFT, True)
     assert remarks(known) == {"comparison_missing": ("warn", "No prior study was read.")}
@@ -122,3 +139,28 @@ def test_a_side_is_compared_with_that_of_the_same_thing_by_a_wider_name(order, s
     text = "Left intraparenchymal haemorrhage of 94.7 mL."
     found = check_report({"findings": text, "impression": text}, Asked(Order(text=order)))
     assert ("side_order" in {row.code for row in found}) is stops
+
+
+@pytest.mark.parametrize(("findings", "impression", "codes"), [
+    ("Left intraparenchymal haemorrhage in the parietal lobe.", "", {"region_draft"}), ("Left parietal haemorrhage.", "", {"region_draft"}),
+    ("", "Left pontine haemorrhage.", {"region_draft"}), ("Left intraparenchymal haemorrhage in the frontal lobe.", "Left frontal bleed.", set()),
+    ("Left intraparenchymal haemorrhage in the frontal lobe.", "Left intraparenchymal haemorrhage, occipital lobe.",
+     {"region_draft", "region_impression"}),
+    ("Left fronto-parietal haemorrhage.", "", set()), ("Left haemorrhage of 3 cm.", "", set()), ("Left haemorrhage in the insula.", "", set()),
+    ("Left frontal haemorrhage. No haemorrhage in the parietal lobe.", "", set()), ("Old parietal infarct. Left frontal haemorrhage.", "", set())])
+def test_another_part_of_the_brain_than_the_drafts_is_remarked_on(findings, impression, codes):
+    bleed = Finding("f1", "intraparenchymal_haemorrhage", "intraparenchymal haemorrhage", True, 0.9, side="left", region="frontal", critical=True)
+    found = check_report({"findings": findings, "impression": impression}, Asked(findings=(bleed,)))
+    assert {row.code for row in found if row.code.startswith("region")} == codes
+    assert all(row.severity == "warn" and row.end > row.start for row in found if row.code.startswith("region"))
+
+
+def test_a_part_of_the_brain_is_compared_by_what_lies_in_it_and_only_where_all_of_its_bleeds_have_one():
+    def codes(text, *found):
+        return {row.code for row in check_report({"findings": text, "impression": text}, Asked(findings=found))} & {"region_draft"}
+
+    deep = Finding("f1", "intraparenchymal_haemorrhage", "intraparenchymal haemorrhage", True, 0.9, region="basal ganglia, thalamus")
+    below = Finding("f2", "subdural_haemorrhage", "subdural haematoma", True, 0.9, region="posterior fossa")
+    assert not codes("Putaminal haemorrhage. Haemorrhage in the putamen.", deep) and codes("Cerebellar haemorrhage.", deep)
+    assert not codes("Haemorrhage in the posterior fossa.", deep, below) and codes("Frontal subdural haematoma.", deep, below)
+    assert not codes("Subdural haematoma over the cerebellum.", below)

@@ -79,7 +79,7 @@ def test_a_volume_whose_tissues_tell_its_class_is_read_at_the_spacing_taught_in_
 
 
 @pytest.mark.parametrize(("changes", "words"), [
-    ({"modality": "CT", "units": "HU"}, "expected MR"), ({"orientation": "coronal"}, "expected axial"), ({"spacing_mm": None}, "no spacing"),
+    ({"modality": "CT", "units": "HU"}, "expected MR; give "), ({"orientation": "coronal"}, "expected axial"), ({"spacing_mm": None}, "no spacing"),
     ({"pixels": np.full((6, 40, 40), np.nan, np.float32)}, "NaN"), ({"pixels": np.zeros((6, 40, 40), np.float32)}, "empty"),
     ({"pixels": np.full((6, 40, 40), 7.0, np.float32)}, "empty"), ({"spacing_mm": (20.0, 2.0, 2.0)}, "20.0 mm")])
 def test_what_cannot_be_read_is_refused_with_its_reason(changes, words):

@@ -14,7 +14,7 @@ from nlp.evaluate_protocol import BARS as PROTOCOL_BARS
 from nlp.sentences import group_findings
 from vision.evaluate_report import CODES, main
 from vision.evaluate_wording import random_graph, unsupported_names, wording
-from vision.report_card import BARS, bars_of
+from vision.report_card import BARS, all_bars
 from vision.report_scores import CONSTANT, alert_table, haemorrhage_table, score, shuffled, sureness, unsupported
 from vision.reporter import Reporter
 
@@ -148,7 +148,7 @@ def test_the_page_on_models_has_the_bars_of_the_programs_that_print_them():
 
 def test_a_figure_below_its_bar_is_said_not_to_be_reached_and_one_not_taken_not_to_be_measured(measured):
     figures, _ = measured
-    rows = {row["figure"]: row for row in bars_of({**figures, "drafts": {**figures["drafts"], "F1": 0.2}, "speed": {}})}
+    rows = {row["figure"]: row for row in all_bars({**figures, "drafts": {**figures["drafts"], "F1": 0.2}, "speed": {}})}
     assert rows["simulated studies: positive-finding F1"]["reached"] is False
     assert rows["memory of the image path, MB"]["reached"] is None
 

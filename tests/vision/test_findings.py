@@ -11,8 +11,9 @@ from data.dicom import UNEVEN_GAPS
 from data.errors import ModelError, StudyRefused
 from data.images import open_study
 from data.records import Study, Volume
+from data.simulate.true_regions import region_shares
 from data.simulator import simulate_head_ct
-from vision.evaluate_findings import region_shares, region_verdict
+from vision.evaluate_findings import region_verdict
 from vision.findings import PEAK_OF_MANY, PIXEL_MM, FindingModel, choose_volume, give_fragments, measure, outline_bias, peak, run, whole_study
 from vision.train_findings import OUTLINES, SLICE_CODES, Slices
 from vision.transforms import SIZE, grid_for, volume_channels

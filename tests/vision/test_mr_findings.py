@@ -14,6 +14,8 @@ from data.images import open_study
 from data.records import Finding, Patient, PriorStudy, Study, Volume
 from data.simulate.files import write_case
 from data.simulate.recipes import simulate
+from nlp.assertions import read_all
+from nlp.sentences import NO_FINDING
 from vision.apply_head import HeadAnswer, HeadModel
 from vision.evaluate_mr_findings import regions
 from vision.findings import not_assessed
@@ -197,6 +199,8 @@ def test_absence_is_said_only_by_a_head_that_hardly_misses_and_nothing_else_is_c
     draft, _ = reporter.draft(Study("1", (head(radius_mm=0.0),)))
     assert draft.sections["impression"] == said and "normal" not in draft.sections["impression"].lower()
     assert ("FLAIR-hyperintense lesion" in draft.sections["technique"]) != excludes
+    assert (draft.sections["findings"] == NO_FINDING) != excludes and draft.model["sentences"] == int(excludes)
+    assert "normal" not in NO_FINDING and not read_all(NO_FINDING).assertions and not read_all(f"FINDINGS: {NO_FINDING}").assertions
     for code in ("acute_infarct", "mass", "hydrocephalus", "intracranial_haemorrhage"):
         assert code in draft.model["not_assessed"]
     assert draft.sections["technique"].endswith("Nothing else was looked for.")

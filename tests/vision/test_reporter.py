@@ -60,6 +60,15 @@ def test_the_impression_answers_the_order_but_not_another_patients(reporter):
     assert "Yes: " in mine and "Yes: " not in theirs
 
 
+def test_all_that_the_machine_writes_of_one_draft_is_spelt_as_its_order_is(reporter):
+    study = simulate_head_ct(9001, "subdural").study
+    for order, there in (("fall, hemorrhage?", "hemo"), ("fall, haemorrhage?", "haem"), ("fall on the stairs", "haem")):
+        sections = reporter.draft(study, Order(text=order))[0].sections
+        assert there in f"{sections['technique']} {sections['impression']}" and sections["indication"] == order
+        said = " ".join(text for name, text in sections.items() if name != "indication").lower()
+        assert not any(other in said for other in {"hemo": ("haem", "oedema"), "haem": ("hemo", "hemat", " edema")}[there]), said
+
+
 def test_an_empty_study_is_refused(reporter):
     with pytest.raises(StudyRefused):
         reporter.draft(Study(id="1", volumes=()))
