@@ -44,6 +44,7 @@ class Screen:
 # The table: a head's own figures (docs/heads.md) and the calibration of vision/train_mr_findings.py decide what it may say.
 SCREENS = (
     Screen("acute_infarct", "dwi_infarct", lambda m: m["infarct"] > 0, "infarct", 0.05),
+    Screen("chronic_infarct", "chronic_infarct", lambda m: m["infarct"] > 0, "infarct", 0.3),
     Screen("microbleeds", "microbleeds", lambda m: m["microbleed"] > 0, "microbleed", counted=True),
     Screen("mass", "tumour_segmentation", lambda m: m["core"] > 0, "core", 0.1),
     Screen("oedema", "tumour_segmentation", lambda m: (m["whole"] > 0) & (m["core"] == 0), "whole", 0.5),
@@ -51,15 +52,17 @@ SCREENS = (
     Screen("flair_lesion", "flair_lesions", lambda m: m["lesion"] > 0, "lesion", 0.3),
     Screen("white_matter_disease", "white_matter_lesions", lambda m: m["lesion"] > 0, "lesion", 0.05),
     Screen("hydrocephalus", "structures", lambda m: m["ventricles"] > 0, "ventricles", 0.5),
+    Screen("atrophy", "t1_structures", lambda m: (m["CSF"] > 0) | (m["ventricles"] > 0), "CSF"),
     Screen("hippocampal_atrophy", "t1_structures", lambda m: m["hippocampus"] > 0, "hippocampus", 0.2),
 )
 EVANS = 0.3                 # Evans index from which horns are wide (Evans 1942, Arch Neurol Psychiatry 47:931)
 # rightly denied in simulated heads, and tried on averages of real heads, on no patient
-UNDENIED = ("hydrocephalus", "hippocampal_atrophy")
-INSIDE_ML = (900.0, 2200.0)     # brain and fluid of a whole head: where less or more is found, nothing follows from the hippocampi's share of it
+UNDENIED = ("hydrocephalus", "atrophy", "hippocampal_atrophy")
+INSIDE_ML = (900.0, 2200.0)     # brain and fluid of a whole head: where less or more is found, nothing follows from what shares it has
 VENTRICLES_LEAST_ML = 3.0   # below it they were not found, and nothing follows from their size
 CONTRAST, THICK_MM = "T1", (3.0, 5.5)      # what the screens of `structures` were calibrated on: their shares shift with the slices' thickness
-FLAIR_READERS = ("flair_lesion", "white_matter_disease")       # each is told how much the other one sees
+HOLLOW = 0.7                # of the head's median on FLAIR: what is darker holds fluid
+FLAIR_READERS = ("flair_lesion", "white_matter_disease", "chronic_infarct")        # each is told how much the others see
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,7 @@ class MrFindingModel:
                 continue
             if model.head.dimensions == 3 and not INSIDE_ML[0] < (inside_ml := tissue_ml(answer, channels)) < INSIDE_ML[1]:
                 unread.append(f"{inside_ml:.0f} mL of brain and fluid were found, expected {INSIDE_ML[0]:.0f} to {INSIDE_ML[1]:.0f} of a whole head: "
-                              "hippocampal atrophy was not looked for")
+                              "atrophy of the brain and of the hippocampi was not looked for")
                 continue
             notes += more if any_contrast else [*more, *answer.notes]       # calibrated on the slices that it remarks on
             answers[name] = at, answer, channels
@@ -238,10 +241,16 @@ def look(screen: Screen, at: int, answer: HeadAnswer, channels: Mapping[str, Vol
         sure = -6.0
     count = int(ndimage.label(mask, np.ones((3, 3, 3)))[1])
     evidence = [sure, float(np.log(ml + 0.05))]
+    if screen.code in FLAIR_READERS:            # one place or many
+        evidence += [float(np.log(largest + 0.05)), float(np.log(count + 1))]
+    if screen.code == "chronic_infarct":
+        evidence.append(hollow(channels["FLAIR"].pixels, mask, frame))
     if screen.code == "acute_infarct":
         evidence.append(relative_adc(channels["ADC"].pixels, mask, frame))
     if screen.code == "hydrocephalus":
         evidence = [evans_index(answer.masks, first.spacing_mm[0]), *shares_of_brain(mask, answer.masks)]
+    if screen.code == "atrophy":
+        evidence = [shares_of_brain(part, answer.masks)[0] for part in (mask, answer.masks["ventricles"] > 0)]
     if screen.code == "hippocampal_atrophy":
         evidence = [float(np.log((mask.sum() + 1.0) / sum(float(part.sum()) for part in answer.masks.values())))]
     if screen.counted:
@@ -250,13 +259,11 @@ def look(screen: Screen, at: int, answer: HeadAnswer, channels: Mapping[str, Vol
 
 
 def told_of_each_other(seen: list[Seen]) -> list[Seen]:
-    """The two readers of FLAIR know how much the other one outlines: a tumour is no small-vessel disease, and the other way round."""
+    """The readers of FLAIR know how much the others outline: a tumour is no small-vessel disease and no old infarct, and the other way round."""
     size = {one.code: float(np.log(one.volume_ml + 0.05)) for one in seen}
-    rows = []
-    for one in seen:
-        other = next((code for code in FLAIR_READERS if code != one.code), "") if one.code in FLAIR_READERS else ""
-        rows.append(replace(one, evidence=(*one.evidence, size.get(other, float(np.log(0.05))))) if one.code in FLAIR_READERS else one)
-    return rows
+    none = float(np.log(0.05))
+    return [replace(one, evidence=(*one.evidence, *(size.get(code, none) for code in FLAIR_READERS if code != one.code)))
+            if one.code in FLAIR_READERS else one for one in seen]
 
 
 def restricted(mask: Mask, adc: NDArray[np.float32], frame: Frame) -> Mask:
@@ -272,6 +279,11 @@ def relative_adc(adc: NDArray[np.float32], mask: Mask, frame: Frame) -> float:
     if not mask.any() or not inside.any():
         return 1.0
     return float(adc[mask].mean() / np.median(adc[inside]))
+
+
+def hollow(flair: NDArray[np.float32], mask: Mask, frame: Frame) -> float:
+    """The share of a mask that holds fluid; 0 without a mask."""
+    return float((flair[mask] < HOLLOW * np.median(flair[frame.head])).mean()) if mask.any() else 0.0
 
 
 def as_calibrated(volume: Volume) -> bool:
@@ -295,9 +307,12 @@ def shares_of_brain(mask: Mask, structures: Mapping[str, NDArray[np.uint8]]) -> 
 
 
 def one_story(findings: list[Finding]) -> list[Finding]:
-    """A mass that is stated is not told a second time as a FLAIR lesion, and without a mass its oedema is only possible."""
+    """A mass that is stated is not told a second time as a FLAIR lesion, and without a mass its oedema is only possible; wide fluid spaces are
+    not told as hydrocephalus and as atrophy."""
     by_code = {f.code: f for f in findings}
-    mass = by_code.get("mass")
+    mass, hydrocephalus = by_code.get("mass"), by_code.get("hydrocephalus")
+    if hydrocephalus is not None and hydrocephalus.present and hydrocephalus.band != "omit":
+        findings = [replace(f, band="omit") if f.code == "atrophy" else f for f in findings]
     if mass is None:
         return findings
     rows = []

@@ -14,22 +14,25 @@ from data.records import Volume
 from data.simulate.case import SimulatedCase
 from data.simulate.recipes import simulate
 from data.simulate.scene import Ask, Scene
+from data.simulate.usual_sizes import SMALL_BRAIN, SMALL_HIPPOCAMPI_ML, brain_share, hippocampi_ml
 from vision.mr_findings import ABSENT, HEDGE, SCREENS, STATE, MrFindingModel, Seen, probability
 from vision.mr_measure import ONE_SIDED, frame_of, likeness, longest_mm
 from vision.regions import PLACED, Placing
 
-VERSION = "mr-findings-4"
+VERSION = "mr-findings-5"
 # recipe -> its share of the studies; each has the sequences of its own disease, and is a study without the others'
 RECIPES = ("dwi_infarct", "microbleeds", "tumour_segmentation", "ms_plaques", "flair_lesions", "white_matter_disease", "hydrocephalus",
-           "ad_classes")
+           "ad_classes", "chronic_infarct", "global_atrophy")
 # whose ventricles are under no pressure, however old the brain and whatever lies beside them
 FREE_VENTRICLES = ("tumour_segmentation", "ms_plaques", "flair_lesions", "white_matter_disease")
+FREE_OLD_INFARCTS = ("tumour_segmentation", "ms_plaques", "flair_lesions", "white_matter_disease", "hydrocephalus")
+OLD_LEAST_ML = 0.5          # smaller old infarcts are lacunes, which are neither asked for nor held against the screen
 SIZES = {"microbleeds": (46, 192, 192)}         # the recipe's own grid is a slab; a study covers the brain
 SEED = {"calibrate": 700_000, "evaluate": 900_000}          # beside every seed that the heads were taught and measured with
 PURE = 0.9                  # of what is stated, hedges left out, as many must be true, or the finding is only hedged
 HEDGED_TRUE = 0.6           # of what is hedged, or a doubtful finding is left out
 OFF_MAX = 0.25              # median error of the volume as a share of it, beyond which no mL are told
-MISSED_MAX = 0.05           # of what is called absent, so many may be there, or absence is not said
+MISSED_MAX = 0.05           # of what is called absent so many may be there, and of what is there so many called absent, or absence is not said
 FEWEST = 8                  # studies, below which a share is not known
 DENIED_FEWEST = 60          # of what is called absent, below which none that is there proves little (none of 60: at most 5 %, 95 times in 100)
 FIT_FEWEST = 5              # studies with and without a finding, below which nothing is fitted
@@ -50,7 +53,8 @@ class Truth:
 
 def truths(case: SimulatedCase) -> dict[str, Truth]:
     """By the recipe: what it paints, and what it is known not to hold."""
-    return painted(case) | ({"hydrocephalus": Truth(False)} if case.recipe in FREE_VENTRICLES else {})
+    return (painted(case) | ({"hydrocephalus": Truth(False)} if case.recipe in FREE_VENTRICLES else {})
+            | ({"chronic_infarct": Truth(False)} if case.recipe in FREE_OLD_INFARCTS else {}))
 
 
 def painted(case: SimulatedCase) -> dict[str, Truth]:
@@ -77,7 +81,17 @@ def painted(case: SimulatedCase) -> dict[str, Truth]:
     if case.recipe == "hydrocephalus":
         return {"hydrocephalus": Truth(case.category == 1)}
     if case.recipe == "ad_classes":
-        return {"hippocampal_atrophy": Truth(case.findings[0].present)}
+        return {"hippocampal_atrophy": Truth(case.findings[0].present), "atrophy": Truth(brain_share(case.structures) < SMALL_BRAIN)}
+    if case.recipe == "global_atrophy":
+        small = hippocampi_ml(case.structures, case.sides) < SMALL_HIPPOCAMPI_ML
+        return {"hippocampal_atrophy": Truth(small), "atrophy": Truth(case.findings[0].present)}
+    if case.recipe == "chronic_infarct":
+        acute, old = case.findings
+        old_ml = ml(case, masks["infarct"])
+        found = {"acute_infarct": Truth(acute.present, masks["acute"])}
+        if not old.present or old_ml >= OLD_LEAST_ML:
+            found["chronic_infarct"] = Truth(old.present, masks["infarct"])
+        return found | ({"flair_lesion": Truth(False)} if case.truth["other"] == "none" else {})
     raise AssertionError(case.recipe)
 
 
@@ -225,7 +239,7 @@ def fitted(pairs: list[tuple[Seen, dict[str, Any]]]) -> dict[str, Any]:
     whole = logistic(x, y) | {
         "states": bool(states),
         "hedges": share["hedged"] is None or share["hedged"] >= HEDGED_TRUE,
-        "excludes": bool(absent.sum() >= DENIED_FEWEST and y[absent].mean() <= MISSED_MAX),
+        "excludes": bool(absent.sum() >= DENIED_FEWEST and max(y[absent].mean(), absent[y].mean()) <= MISSED_MAX),
         "measures": bool(off) and float(np.median(off)) <= OFF_MAX,
         "sides": told,
         "figures": {"studies": len(y), "there": int(y.sum()), "true of what is stated": rounded(share["stated"]), "stated": int(stated.sum()),

@@ -197,7 +197,7 @@ def chronic_infarct(ask: Ask) -> SimulatedCase:
     patient = start(ask, ages=(40, 92), noise=(0.015, 0.06))
     rng, scene = patient.disease, patient.scene
     present = rng.uniform() < 0.65
-    other = str(rng.choice(("none", "acute infarct", "tumour"), p=[0.6, 0.22, 0.18]))
+    other = str(rng.choice(("none", "acute infarct", "tumour"), p=[0.42, 0.2, 0.38]))
     hours, months = draw_hours(rng), float(np.exp(rng.uniform(np.log(1.5), np.log(120))))
     rng_old, rng_other, rng_white = (np.random.default_rng(s) for s in rng.integers(2**62, size=3))
     age_tissue(patient.tissues, hours, float(rng.uniform(0.55, 1.0)))
@@ -206,7 +206,9 @@ def chronic_infarct(ask: Ask) -> SimulatedCase:
     if other == "acute infarct":
         paint_other, _ = infarct(scene, rng_other, hours, name="acute")
     elif other == "tumour":
-        paint_other = glioma(scene, rng_other, "high" if rng_other.uniform() < 0.7 else "low")
+        tumour = rng_other.uniform()
+        paint_other = (glioma(scene, rng_other, "high" if tumour < 0.42 else "low") if tumour < 0.6
+                       else metastases(scene, rng_other, int(rng_other.integers(1, 7))) if tumour < 0.8 else meningioma(scene, rng_other))
     territory = str(rng_old.choice(("ACA", "MCA", "PCA", "cerebellar", "lacunar"), p=[0.1, 0.5, 0.14, 0.1, 0.16]))
     paint, facts = infarct(scene, rng_old, months * 30.4 * 24, territory) if present else (dict, None)
     aged = small_vessel(scene, rng_white, int(rng.choice(4, p=[0.3, 0.35, 0.25, 0.1])))

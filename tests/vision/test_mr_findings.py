@@ -21,7 +21,7 @@ from vision.evaluate_mr_findings import regions
 from vision.findings import not_assessed
 from vision.heads import HEADS
 from vision.heads.tasks import TASKS
-from vision.mr_findings import SCREENS, MrFindingModel, Seen, fazekas, look, one_story, restricted
+from vision.mr_findings import SCREENS, MrFindingModel, Seen, fazekas, look, one_story, restricted, told_of_each_other
 from vision.mr_measure import evans_index, frame_of, longest_mm
 from vision.mr_series import back_from_axial, choose, onto, role_of, to_axial, together, why_not
 from vision.priors import with_priors
@@ -29,6 +29,7 @@ from vision.reporter import Reporter, modality_of
 from vision.train_mr_findings import fitted, regions_of, truths
 
 AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
+OLD_INFARCTS = (0, 1, 2, 3)     # seeds of the embedded head, with and without one
 FLAIR = {"EchoTime": "120", "RepetitionTime": "9000", "InversionTime": "2500"}
 
 
@@ -59,7 +60,7 @@ def reader(name="flair_lesions", threshold=2.0):
 
 def fit(**changes):
     """Certain of what is outlined; a volume of nothing is absent."""
-    return {"weights": [0.0, 6.0, 0.0], "bias": 3.0, "mean": [0, 0, 0], "spread": [1, 1, 1], "states": True, "hedges": True, "excludes": True,
+    return {"weights": [0.0, 6.0, *[0.0] * 4], "bias": 3.0, "mean": [0] * 6, "spread": [1] * 6, "states": True, "hedges": True, "excludes": True,
             "measures": True, "sides": ["left", "right", "bilateral", "midline"], **changes}
 
 
@@ -261,6 +262,77 @@ def test_a_mass_is_not_told_twice_and_oedema_without_one_is_left_out():
     assert [(f.code, f.band) for f in one_story([found("mass", False), found("oedema")])] == [("mass", "state"), ("oedema", "omit")]
 
 
+def test_wide_fluid_spaces_are_not_told_as_hydrocephalus_and_as_atrophy():
+    def found(code, present=True, band="state"):
+        return Finding("", code, code, present, 0.9, band=band)
+
+    def bands(*findings):
+        return {f.code: f.band for f in one_story(list(findings))}
+
+    assert bands(found("hydrocephalus"), found("atrophy")) == {"hydrocephalus": "state", "atrophy": "omit"}
+    assert bands(found("hydrocephalus", band="omit"), found("atrophy"))["atrophy"] == "state"
+    assert bands(found("hydrocephalus", False), found("atrophy"))["atrophy"] == "state"
+
+
+def test_atrophy_is_read_off_the_fluid_beside_the_brain_and_told_from_wide_ventricles():
+    """Fluid of a third of the brain: around it, or in the ventricles."""
+    volume = head()
+    screen, frame = next(s for s in SCREENS if s.code == "atrophy"), frame_of(volume)
+
+    def seen(outer, inner):
+        structures = np.zeros(volume.pixels.shape, np.uint8)
+        structures[:, :, 10:40], structures[:, :, 40:40 + outer], structures[:, :, 70:70 + inner] = 1, 2, 3
+        masks = {name: (structures == k).astype(np.uint8) for k, name in ((1, "grey matter"), (2, "CSF"), (3, "ventricles"))}
+        masks |= {name: np.zeros_like(structures) for name in ("white matter", "deep nuclei", "hippocampus")}
+        return look(screen, 0, HeadAnswer(masks, probability={"CSF": masks["CSF"].astype(np.float32)}), {"T1": volume}, frame)
+
+    around, within, small = seen(8, 2), seen(2, 8), seen(3, 1)
+    assert around.evidence[0] == pytest.approx(np.log(1 / 3), abs=1e-3) == within.evidence[0] > small.evidence[0] + 0.5
+    assert within.evidence[1] - around.evidence[1] == pytest.approx(np.log(4), abs=1e-3) and around.mask.sum() == within.mask.sum()
+
+
+def test_a_reader_of_flair_tells_one_place_from_many_and_a_hollow_from_what_is_bright():
+    volume = head(radius_mm=0.0)
+    frame = frame_of(volume)
+    one, many, hole = (np.zeros(volume.pixels.shape, np.uint8) for _ in range(3))
+    one[12, 40:60, 40:44], hole[12, 40:60, 60:64] = 1, 1
+    many[12, 40:60:5, 40:60:5] = 1
+    dark = replace(volume, pixels=np.where(hole > 0, np.float32(10), volume.pixels))
+
+    def seen(code, mask):
+        name, screen = ("infarct" if code == "chronic_infarct" else "lesion"), next(s for s in SCREENS if s.code == code)
+        answer = HeadAnswer({name: mask}, probability={name: mask.astype(np.float32)})
+        return look(replace(screen, least_ml=0.0), 0, answer, {"FLAIR": dark}, frame).evidence
+
+    assert seen("flair_lesion", one)[2:] == pytest.approx((np.log(1.6 + 0.05), np.log(2)), abs=1e-3)
+    assert seen("white_matter_disease", many)[2:] == pytest.approx((np.log(0.02 + 0.05), np.log(17)), abs=1e-3)
+    assert seen("chronic_infarct", hole)[4] == 1.0 and seen("chronic_infarct", one)[4] < 0.2 and seen("chronic_infarct", one * 0)[4] == 0.0
+
+
+def test_each_reader_of_flair_is_told_how_much_the_others_outline():
+    def seen(code, ml):
+        return Seen(code, 0, np.zeros(0, bool), (1.0,), ml, 0.0, 0.0, 1, None)
+
+    told = told_of_each_other([seen("flair_lesion", 20.0), seen("mass", 9.0), seen("chronic_infarct", 4.0)])
+    none, four, twenty = (float(np.log(ml + 0.05)) for ml in (0.0, 4.0, 20.0))
+    assert [one.evidence for one in told] == [(1.0, none, four), (1.0,), (1.0, twenty, none)]
+
+
+def test_an_old_infarct_is_told_with_its_side_where_it_lies_and_none_where_there_is_none():
+    shipped, said = MrFindingModel.load(), {}
+    for seed in OLD_INFARCTS:
+        case = simulate("chronic_infarct", seed)
+        truth = case.findings[1]
+        found = shipped.find(case.study)
+        [finding] = [f for f in found.findings if f.code == "chronic_infarct"]
+        said[seed] = truth.present, finding.present and finding.band != "omit"
+        if all(said[seed]):
+            mask = found.masks["chronic_infarct"] > 0
+            truth_mask = case.masks["infarct"] > 0
+            assert finding.side in (truth.side, None) and 2 * (mask & truth_mask).sum() / (mask.sum() + truth_mask.sum()) > 0.6
+    assert set(said.values()) == {(True, True), (False, False)}
+
+
 def test_the_fazekas_grade_follows_from_the_two_borders():
     seen = Seen("white_matter_disease", 0, np.zeros(0, bool), (), 0.0, 0.0, 0.0, 1, None)
     assert [fazekas(replace(seen, volume_ml=ml), (5.0, 20.0)) for ml in (1.0, 5.0, 19.9, 20.0)] == ["1", "2", "2", "3"]
@@ -285,6 +357,9 @@ def test_a_screen_may_state_what_is_mostly_true_and_deny_what_it_hardly_misses_a
     absent = next(pair for pair in pairs(0.99) if not pair[1]["present"])
     assert fitted([there if k % 5 == 0 else absent for k in range(100)])["states"], "a recipe in every fifth place is in every fold"
     assert not fitted(pairs(0.99, n=80))["excludes"], "none of forty proves little"
+    rare = [there] * 10 + [absent] * 190
+    missed = [(absent[0], there[1])] * 4
+    assert fitted(rare)["excludes"] and not fitted(rare + missed)["excludes"], "four of 200 denials are wrong, and four of 14 that are there are denied"
     assert not fitted(pairs(0.99, seen_on="bilateral"))["sides"]
 
 

@@ -108,6 +108,8 @@ ROWS = (
     # ---------------------------------------------------------------- stroke
     Head("dwi_infarct", "acute infarct on DWI, mL, in two stages", "detect", "dwi_infarct", ("DWI", "ADC"), ("infarct",), "dice",
          "simulated: 0.97 detected, Dice >= 0.80", f"94 % detected, Dice 0.67 ({REVIEW})", floors.threshold, "a threshold", network="two stages"),
+    Head("chronic_infarct", "infarct older than a month on FLAIR, mL", "outline", "chronic_infarct", ("FLAIR",), ("infarct",), "dice",
+         "simulated Dice >= 0.80", "", floors.threshold, "a threshold"),
     Head("final_infarct_untreated", "final infarct from DWI and perfusion if the vessel is not reopened, mL", "outline", "final_infarct",
          ("DWI", "ADC", "CBF", "CBV", "MTT", "TMAX"), ("final_untreated",), "dice", "better than the mismatch rule",
          f"better than the mismatch rule and a shallow network ({REVIEW})", floors.mismatch, "Tmax > 6 s", width=10),
