@@ -117,11 +117,18 @@ def test_nothing_is_compared_without_a_prior_that_was_measured():
 
 
 def test_a_measured_prior_is_compared_with_both_numbers():
-    for before, change in ((8.0, "larger"), (20.0, "smaller"), (11.5, "unchanged")):
+    for before, change in ((8.0, "larger"), (9.9, "larger"), (20.0, "smaller"), (15.5, "smaller"), (11.5, "unchanged"), (10.1, "unchanged"),
+                           (14.5, "unchanged")):
         [row] = texts([finding(1, "subdural_haemorrhage", side="left", volume_ml=12.0, prior=Prior("1", "20260102", True, None, before))])
         assert row == f"Left subdural haematoma, 12 mL, {change} since 2026-01-02 (previously {before:g} mL)."
         [read] = read_report(row)
         assert (read.comparison, read.volume_ml, read.side) == (change, 12.0, "left")
+    for now, change in ((6.9, "unchanged"), (7.1, "larger"), (3.1, "unchanged")):
+        [row] = texts([finding(1, "midline_shift", size_mm=now, prior=Prior("1", "20260102", True, 5.0))])
+        assert f", {change} since" in row
+    for now, change in ((11, "unchanged"), (13, "increased in number"), (7, "decreased in number")):
+        [row] = texts([finding(1, "microbleeds", count=now, prior=Prior("1", "20260102", True, count=10))])
+        assert f"{change} since 2026-01-02 (previously 10)" in row
     [row] = texts([finding(1, "mass", size_mm=9.0, prior=Prior("1", "20260102", False))])
     assert row == "Intracranial mass, 9 mm, new since 2026-01-02." and read_report(row)[0].comparison == "new"
 

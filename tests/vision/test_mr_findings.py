@@ -359,7 +359,7 @@ def test_a_screen_may_state_what_is_mostly_true_and_deny_what_it_hardly_misses_a
     assert not fitted(pairs(0.99, n=80))["excludes"], "none of forty proves little"
     rare = [there] * 10 + [absent] * 190
     missed = [(absent[0], there[1])] * 4
-    assert fitted(rare)["excludes"] and not fitted(rare + missed)["excludes"], "four of 200 denials are wrong, and four of 14 that are there are denied"
+    assert fitted(rare)["excludes"] and not fitted(rare + missed)["excludes"], "4 of 200 denials are wrong, and 4 of 14 that are there denied"
     assert not fitted(pairs(0.99, seen_on="bilateral"))["sides"]
 
 
