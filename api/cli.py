@@ -114,6 +114,7 @@ def draft(
                      typer.Option(help="An earlier study to compare with: the JSON that this command wrote of it; repeatable.")] = None,
     text: Annotated[bool, typer.Option("--text", help="Plain text instead of JSON.")] = False,
     sr: Annotated[Path | None, typer.Option(help="Write a DICOM SR here (one study, from DICOM).")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Write each finding's mask here as NIfTI, named by study and finding.")] = None,
     decoder: Annotated[str, typer.Option(help="hf:FOLDER: your own Hugging Face causal model words the findings (docs/reports.md).")] = "",
     out: Out = None,
     device: Device = "auto",
@@ -131,7 +132,7 @@ def draft(
         raise InputError(f"{order} holds no order; write one JSON object a line, {{\"order_text\": \"…\"}}, or give an HL7 v2 order message")
     request = given[0] if given else None
     failed: list[str] = []
-    lines = draft_lines(studies, request, device_name(device), sr, failed, decoder, priors)
+    lines = draft_lines(studies, request, device_name(device), sr, failed, decoder, priors, masks)
     if text:
         body = "\n\n".join(line["text"] for line in lines) + "\n"
         out.write_text(body) if out else sys.stdout.write(body)

@@ -1,0 +1,40 @@
+"""`wetread draft --masks FOLDER`: each finding's mask as a NIfTI that lies on its series, and its path in the evidence."""
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from api.drafts import with_masks
+from data.errors import OutputError
+from data.records import Draft, Finding, ImageEvidence, Study, Volume
+
+AFFINE = np.array([[0.5, 0, 0, -20.0], [0, 0.5, 0, -30.0], [0, 0, 5.0, 7.0], [0, 0, 0, 1]])
+
+
+def drafted():
+    volume = Volume(np.zeros((4, 30, 20), np.float32), (5.0, 0.5, 0.5), AFFINE, series_uid="1.2.3")
+    mask = np.zeros(volume.pixels.shape, np.uint8)
+    mask[2, 8:12, 5:9] = 1
+    seen = ImageEvidence("1.2.3", 2, "1.2.3.4", (8, 5, 12, 9), "mass", None)
+    findings = (Finding("f1", "mass", "intracranial mass", True, 0.9, evidence=(seen,)),
+                Finding("f2", "midline_shift", "midline shift", True, 0.9, evidence=(ImageEvidence("1.2.3", 1, "", None, "", None),)))
+    return Draft("1/2 x", "draft", None, findings, {}, (), {}), Study("1/2 x", (volume,)), {"mass": mask}
+
+
+def test_a_mask_lies_where_the_finding_is_in_the_patient_and_the_draft_names_its_file(tmp_path):
+    draft, study, masks = drafted()
+    told = with_masks(draft, study, masks, tmp_path / "new" / "masks")
+    [seen] = told.findings[0].evidence
+    assert Path(seen.mask) == tmp_path / "new" / "masks" / "1_2_x_mass.nii.gz" and told.findings[1].evidence[0].mask == ""
+    image = nibabel.load(seen.mask)
+    column, row, slice_at = np.argwhere(np.asarray(image.dataobj) > 0).mean(0)
+    assert np.asarray(image.dataobj).sum() == masks["mass"].sum()
+    right, front, top = (image.affine @ [column, row, slice_at, 1])[:3]
+    assert (-right, -front, top) == pytest.approx((AFFINE @ [6.5, 9.5, 2, 1])[:3])
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_the_cure(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="--masks .*file.* cannot be written .*name a folder"):
+        with_masks(*drafted(), tmp_path / "file" / "masks")
