@@ -36,5 +36,5 @@ def test_a_mask_lies_where_the_finding_is_in_the_patient_and_the_draft_names_its
 
 def test_a_folder_that_cannot_be_made_is_named_with_the_cure(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="--masks .*file.* cannot be written .*name a folder"):
+    with pytest.raises(OutputError, match=r"--masks .*file.* cannot be written .*name a folder"):
         with_masks(*drafted(), tmp_path / "file" / "masks")
