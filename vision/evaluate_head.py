@@ -17,7 +17,8 @@ from vision.head_pictures import plot_examples, plot_reliability
 from vision.heads import CLASSED, HEADS, Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples
 from vision.heads.tasks import TASKS, Scores
-from vision.metrics import bootstrap, class_figures
+from vision.metrics import class_figures
+from vision.metrics import with_interval as interval
 from vision.train_head import load_head, split_own, split_real
 
 CASES, FLOOR_CASES, FLOOR_CASES_MAX = 24, 20, 800
@@ -104,7 +105,7 @@ def taught_cases(head: Head, folder: Path) -> int:
 # ---------------------------------------------------------------- summing up
 
 def summary(head: Head, rows: Rows) -> dict[str, list[float]]:
-    """Figure -> [value, low, high], 95 % by drawing patients again."""
+    """Figure -> [value, low, high], 95 % by drawing patients again; [value] where one patient gives none, no figure where there is none."""
     found: dict[str, list[float]] = {}
     if head.task in CLASSED:
         for key in ("accuracy", "auc", "ece"):
@@ -115,7 +116,7 @@ def summary(head: Head, rows: Rows) -> dict[str, list[float]]:
                 two = [row for row in rows if int(row["label"]) in (a, b)]
                 found[extra] = interval(two, lambda drawn, a=a, b=b: class_figures(
                     np.array([[r[f"p{a}"], r[f"p{b}"]] for r in drawn]), np.array([int(r["label"]) == b for r in drawn], np.int64))["auc"])
-        return found
+        return {key: value for key, value in found.items() if value}
     if head.task == "detect":
         found["sensitivity"] = interval(rows, lambda drawn: total(drawn, "lesions_found") / max(total(drawn, "lesions"), 1))
         found["false_positives_a_case"] = interval(rows, lambda drawn: total(drawn, "false_positives") / len(drawn))
@@ -124,11 +125,7 @@ def summary(head: Head, rows: Rows) -> dict[str, list[float]]:
             continue
         have = [row for row in rows if key in row]
         found[key] = interval(have, lambda drawn, key=key: float(np.mean([row[key] for row in drawn])))
-    return found
-
-
-def interval(rows: Rows, figure: Callable[[Rows], float]) -> list[float]:
-    return [round(v, 4) for v in bootstrap(rows, figure)]
+    return {key: value for key, value in found.items() if value}
 
 
 def total(rows: Rows, key: str) -> float:
@@ -351,7 +348,7 @@ def card(head: Head, figures: dict[str, Any], folder: Path) -> str:
 
 
 def words(value: list[float] | None) -> str:
-    return f"{value[0]:.3g} [{value[1]:.3g}, {value[2]:.3g}]" if value else ""
+    return "" if not value else f"{value[0]:.3g}" + (f" [{value[1]:.3g}, {value[2]:.3g}]" if len(value) > 2 else "")
 
 
 def shipped_figures(head: Head) -> dict[str, Any]:

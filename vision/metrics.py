@@ -61,3 +61,11 @@ def bootstrap(values: Sequence[Any], figure: Callable[[list[Any]], float], seed:
     known = [v for v in again if np.isfinite(v)]
     low, high = np.quantile(known, (0.025, 0.975)) if known else (float("nan"),) * 2
     return float(figure(rows)), float(low), float(high)
+
+
+def with_interval(values: Sequence[Any], figure: Callable[[list[Any]], float], digits: int = 4) -> list[float]:
+    """`bootstrap` as a file keeps it: [figure, low, high]; without limits where one patient gives none, [] where there is no figure."""
+    value, *limits = (round(v, digits) for v in bootstrap(values, figure))
+    if not np.isfinite(value):
+        return []
+    return [value, *limits] if np.isfinite(limits).all() else [value]
