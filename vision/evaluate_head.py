@@ -1,6 +1,6 @@
 """Measure any head of the table: unseen seeds on held-out heads and scanners, real images where there are some, the floor beside it."""
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from vision.calibration import OF, Counts, calibration, counts_of
 from vision.head_pictures import plot_examples, plot_reliability
 from vision.heads import CLASSED, HEADS, Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples
-from vision.heads.tasks import TASKS, Scores
+from vision.heads.tasks import TASKS, Scores, masks_of
 from vision.metrics import class_figures
 from vision.metrics import with_interval as interval
 from vision.train_head import load_head, split_own, split_real
@@ -74,6 +74,8 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
             answer = floors[title] = floor(head, known)
             figures[what]["floors"][title] = summary(head, [task.score(head, answer(example), example) for example in test])
             report(1, 1, phase=f"floor: {title}")
+    if head.pair and what == "simulated":
+        figures[what]["treatment effect"] = treatment_effect(head, answers, test, device)
     figures[what]["subgroups"] = subgroups(head, rows, test)
     if head.task in OF:
         figures[what]["calibration"] = calibration(head, [counts_of(head, answer, example) for answer, example in zip(answers, test, strict=True)])
@@ -96,8 +98,9 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
 
 
 def taught_cases(head: Head, folder: Path) -> int:
-    """What a floor learns from: a class as many cases as the head did, at most FLOOR_CASES_MAX; else FLOOR_CASES, whose points are many."""
-    if head.task not in CLASSED:
+    """What a floor learns from: of a class, and where a network is compared with, as many cases as the head did, at most FLOOR_CASES_MAX;
+    else FLOOR_CASES, whose points are many."""
+    if head.task not in CLASSED and not head.pair:
         return FLOOR_CASES
     return min(FLOOR_CASES_MAX, int(json.loads((folder / "card.json").read_text())["trained_on"]["train"]))
 
@@ -159,6 +162,34 @@ def subgroups(head: Head, rows: Rows, examples: Sequence[Example]) -> dict[str, 
         if head.metric in own:
             found[name] = {"cases": len(index), head.metric: own[head.metric]}
     return found
+
+
+def treatment_effect(head: Head, answers: Sequence[Any], examples: Sequence[Example], device: str) -> dict[str, Any]:
+    """mL that the treatment saves the same patients, by this row's network and its pair's, beside what the simulator put in."""
+    pair = HEADS[head.pair]
+    other = load_head(pair, None, device)
+
+    def volume_ml(row: Head, answer: Any, example: Example) -> float:
+        return float(masks_of(row, answer)[0].sum()) * example.voxel_ml
+
+    def saved(volumes_ml: Mapping[str, float]) -> float:
+        return volumes_ml["final_untreated"] - volumes_ml["final_treated"]
+
+    rows = [{"predicted": saved({head.outputs[0]: volume_ml(head, answer, example),
+                                 pair.outputs[0]: volume_ml(pair, TASKS[pair.task].predict(pair, other, example, device), example)}),
+             "simulated": saved(example.facts["volumes_ml"])} for answer, example in zip(answers, examples, strict=True)]
+
+    def mean(of: Callable[[Scores], float]) -> list[float]:
+        return interval(rows, lambda drawn: float(np.mean([of(row) for row in drawn])))
+
+    return {"of": "mL lost without treatment less mL lost with it", "predicted_ml": mean(lambda row: row["predicted"]),
+            "simulated_ml": mean(lambda row: row["simulated"]), "error_ml": mean(lambda row: abs(row["predicted"] - row["simulated"])),
+            "correlation": interval(rows, lambda drawn: together([row["predicted"] for row in drawn], [row["simulated"] for row in drawn]))}
+
+
+def together(a: Sequence[float], b: Sequence[float]) -> float:
+    """Pearson's r; NaN where one of them never changes."""
+    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else float("nan")
 
 
 # ---------------------------------------------------------------- real images
@@ -339,6 +370,9 @@ def card(head: Head, figures: dict[str, Any], folder: Path) -> str:
                   *(f"- {group}: {row['cases']} cases, {head.metric} {words(row[head.metric])}" for group, row in part.get("subgroups", {}).items())]
         if kept := part.get("calibration"):
             lines.append(f"- calibration of {kept['of']}: ECE {words(kept['ece'])}")
+        if effect := part.get("treatment effect"):
+            told = "; ".join(f"{key} {words(value)}" for key, value in effect.items() if key != "of")
+            lines.append(f"- treatment effect, {effect['of']}: {told}")
         if "frozen segmenter" in part:
             lines.append(f"- frozen segmenter: {json.dumps(part['frozen segmenter'])}")
         lines.append("")

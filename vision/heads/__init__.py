@@ -55,6 +55,7 @@ class Head:
     programs: tuple[str, str] | None = None     # (training, evaluation) of a row with programs of its own
     weights: str = ""                   # folder under data/models of such a row
     caveat: str = ""                    # told with each answer
+    pair: str = ""                      # the row that answers the same patients under the other treatment
 
     @property
     def folder(self) -> Path:
@@ -66,6 +67,8 @@ REVIEW = "2018 review"
 PATTERN = ("taught on simulated heads alone, no patient was measured, and of one healthy man's head the pattern is answered (docs/heads.md): "
            "no evidence in one person")
 CLASSED = ("category", "tissues", "picture", "volumes")        # tasks that answer with a class
+TREATED = "beats the diffusion-perfusion mismatch rule and the shallow network; shows the treatment effect that the simulator put in"
+SHALLOW = (("shallow network", floors.shallow_network),)
 SENSING = (("compressed sensing (total variation)", floors.compressed_sensing),)
 FINDINGS = {"task": "program", "programs": ("vision.train_findings", "vision.evaluate_findings"), "weights": "findings", "modality": "CT",
             "network": "encoder and picture net", "loss": "cross-entropy+dice"}
@@ -109,11 +112,13 @@ ROWS = (
     Head("dwi_infarct", "acute infarct on DWI, mL, in two stages", "detect", "dwi_infarct", ("DWI", "ADC"), ("infarct",), "dice",
          "simulated: 0.97 detected, Dice >= 0.80", f"94 % detected, Dice 0.67 ({REVIEW})", floors.threshold, "a threshold", network="two stages"),
     Head("final_infarct_untreated", "final infarct from DWI and perfusion if the vessel is not reopened, mL", "outline", "final_infarct",
-         ("DWI", "ADC", "CBF", "CBV", "MTT", "TMAX"), ("final_untreated",), "dice", "better than the mismatch rule",
-         f"better than the mismatch rule and a shallow network ({REVIEW})", floors.mismatch, "Tmax > 6 s", width=10),
+         ("DWI", "ADC", "CBF", "CBV", "MTT", "TMAX"), ("final_untreated",), "dice", TREATED,
+         f"better than the mismatch rule and a shallow network ({REVIEW})", floors.mismatch, "Tmax > 6 s", width=10,
+         also=SHALLOW, pair="final_infarct_treated"),
     Head("final_infarct_treated", "final infarct from DWI and perfusion if the vessel is reopened, mL", "outline", "final_infarct",
-         ("DWI", "ADC", "CBF", "CBV", "MTT", "TMAX"), ("final_treated",), "dice", "better than the mismatch rule",
-         f"better than the mismatch rule and a shallow network ({REVIEW})", floors.mismatch, "ADC < 620e-6 mm2/s", width=10),
+         ("DWI", "ADC", "CBF", "CBV", "MTT", "TMAX"), ("final_treated",), "dice", TREATED,
+         f"better than the mismatch rule and a shallow network ({REVIEW})", floors.mismatch, "ADC < 620e-6 mm2/s", width=10,
+         also=SHALLOW, pair="final_infarct_untreated"),
     # ---------------------------------------------------------------- anatomy, populations
     Head("structures", "grey and white matter, CSF, ventricles, deep nuclei, hippocampus on any MR contrast, mL", "outline", "structures", ("IMAGE",),
          STRUCTURES[1:], "dice", "simulated Dice >= 0.90", "", floors.brightness_classes, "brightness classes", exclusive=True, width=16),
