@@ -26,6 +26,7 @@ FOLDS = 5
 FOLDED = ("lgg_flair", "phe_sich", "tumor4")    # real sets with enough patients to learn from
 SITES = ("DU", "HT")                            # of lgg_flair
 HIDDEN = ("validation", "label")
+MCI = ("mci_stable", "mci_converter")
 Rows = list[Scores]
 Answer = Callable[[Example], Any]
 
@@ -119,6 +120,8 @@ def summary(head: Head, rows: Rows) -> dict[str, list[float]]:
                 two = [row for row in rows if int(row["label"]) in (a, b)]
                 found[extra] = interval(two, lambda drawn, a=a, b=b: class_figures(
                     np.array([[r[f"p{a}"], r[f"p{b}"]] for r in drawn]), np.array([int(r["label"]) == b for r in drawn], np.int64))["auc"])
+        if set(MCI) <= set(head.outputs):
+            found["accuracy, MCI as one"] = interval(rows, lambda drawn: accuracy_of_three(head, drawn))
         return {key: value for key, value in found.items() if value}
     if head.task == "detect":
         found["sensitivity"] = interval(rows, lambda drawn: total(drawn, "lesions_found") / max(total(drawn, "lesions"), 1))
@@ -138,6 +141,16 @@ def total(rows: Rows, key: str) -> float:
 def classes_of(rows: Rows) -> dict[str, float]:
     count = sum(k[:1] == "p" and k[1:].isdigit() for k in rows[0])
     return class_figures(np.array([[row[f"p{k}"] for k in range(count)] for row in rows]), np.array([int(row["label"]) for row in rows]))
+
+
+def accuracy_of_three(head: Head, rows: Rows) -> float:
+    """Normal, MCI or Alzheimer's disease, as the review's three classes: both kinds of MCI are one."""
+    a, b = (head.outputs.index(name) for name in MCI)
+    probability = np.array([[row[f"p{k}"] for k in range(len(head.outputs))] for row in rows])
+    label = np.array([int(row["label"]) for row in rows])
+    probability[:, a] += probability[:, b]
+    probability[:, b] = 0
+    return float((probability.argmax(1) == np.where(label == b, a, label)).mean())
 
 
 def subgroups(head: Head, rows: Rows, examples: Sequence[Example]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.model_files import MODELS
-from vision.evaluate_head import summary, words
+from vision.evaluate_head import accuracy_of_three, summary, words
 from vision.heads import HEADS
 from vision.metrics import with_interval
 
@@ -28,6 +28,16 @@ def test_what_cannot_be_told_of_a_row_is_left_out_and_a_figure_without_limits_is
     alike = [{"p0": 0.3, "p1": 0.7, "label": 1.0}] * 3
     assert set(summary(HEADS["schizophrenia_pattern"], alike)) == {"accuracy", "ece"}      # an AUC needs both classes
     json.dumps(found, allow_nan=False)
+
+
+def test_both_kinds_of_mci_are_one_class_of_three():
+    def row(label, *probability):
+        return {f"p{k}": p for k, p in enumerate(probability)} | {"label": float(label)}
+
+    rows = [row(1, 0.35, 0.15, 0.3, 0.2),     # the kind is wrong, by both together MCI is not
+            row(2, 0.4, 0.3, 0.3, 0.0), row(2, 0.6, 0.2, 0.2, 0.0), row(0, 0.5, 0.0, 0.1, 0.4)]
+    assert accuracy_of_three(HEADS["ad_volumes"], rows) == 0.75
+    assert summary(HEADS["ad_volumes"], rows)["accuracy, MCI as one"][0] == 0.75
 
 
 @pytest.mark.parametrize("path", sorted(MODELS.rglob("figures.json")), ids=lambda path: path.parent.name)
