@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 from vision.losses import ssim_map
 
 DRAWS = 500
+LOWER_IS_BETTER = ("rmse", "mae", "nmse", "ece", "volume_error_ml", "false_", "mimics_taken")     # how the names of such figures begin
+
+
+def is_better(figure: str, value: float, other: float) -> bool:
+    return value < other if figure.startswith(LOWER_IS_BETTER) else value > other
 
 
 def dice(found: NDArray[Any], truth: NDArray[Any]) -> float:

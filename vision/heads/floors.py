@@ -130,7 +130,7 @@ def shallow_network(head: Any, examples: Sequence[Any]) -> Answer:
         return np.concatenate(list(shifted)).T
 
     def inside(example: Any) -> NDArray[np.bool_]:
-        return np.asarray(example["inputs"]).any(0)
+        return np.asarray(np.any(example["inputs"], axis=0), bool)
 
     rng, rows, labels = np.random.default_rng(0), [], []
     for example in examples:
