@@ -113,7 +113,7 @@ def commands_of(row: dict[str, Any], gap: str, quote: str = "") -> list[str]:
     for name, (command, date) in row["commands"].items():
         made.setdefault((command, date), []).append(name)
     told = made or {(row["command"], row["date"]): []}
-    return [(f"{', '.join(names)}: " if len(told) > 1 else "") + f"{quote}{command}{quote}" + (gap + date if date else "")
+    return [(f"{'; '.join(names)}: " if len(told) > 1 else "") + f"{quote}{command}{quote}" + (gap + date if date else "")
             for (command, date), names in told.items()]
 
 
