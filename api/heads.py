@@ -22,15 +22,43 @@ def list_heads() -> list[dict[str, Any]]:
 
 
 def row_of(head: Any) -> dict[str, Any]:
+    """`measured`: part of the test -> figure -> [value, low, high]; `floor`: method -> the same; `floor_better`: all that a floor does better."""
     figures = figures_of(head)
-    measured = {name: part["head"].get(head.metric) for name, part in figures.items() if isinstance(part, dict) and "head" in part}
-    floors = {name: part["floors"] for name, part in figures.items() if isinstance(part, dict) and part.get("floors")}
-    floor = {title if len(floors) == 1 else f"{title}, {name}": value[head.metric]
-             for name, part in floors.items() for title, value in part.items() if value.get(head.metric)}
+    parts = {name: part for name, part in figures.items() if isinstance(part, dict) and "head" in part}
+    several = sum(bool(part.get("floors")) for part in parts.values()) > 1
+    measured = {name: figures_shown(head, part["head"]) | derived(part) for name, part in parts.items()}
+    floor = {f"{title}, {name}" if several else title: figures_shown(head, value)
+             for name, part in parts.items() for title, value in part.get("floors", {}).items()}
+    own = figures.get("command") or f"wetread evaluate {head.weights or head.name}"
     return {"name": head.name, "what": head.what, "bar": head.bar, "published": head.published, "metric": head.metric,
-            "measured": {name: value for name, value in measured.items() if value}, "floor": floor,
-            "date": figures.get("date", ""), "command": figures.get("command") or f"wetread evaluate {head.weights or head.name}",
+            "measured": {name: kept for name, kept in measured.items() if kept}, "floor": {title: kept for title, kept in floor.items() if kept},
+            "floor_better": floor_better(parts), "date": figures.get("date", ""), "command": own,
+            "commands": {name: [part.get("command", own), part.get("date", figures.get("date", ""))] for name, part in parts.items()},
             "taught_by": figures.get("taught_by", ""), "weights": head.name == "triage" or (head.folder / "model.safetensors").exists()}
+
+
+def figures_shown(head: Any, figures: dict[str, Any]) -> dict[str, list[float]]:
+    """The row's figure and the parts that its bar names."""
+    return {key: figures[key] for key in (head.metric, *head.parts) if figures.get(key)}
+
+
+def derived(part: dict[str, Any]) -> dict[str, list[float]]:
+    """Figures of a part of the test that are no score of a case."""
+    found: dict[str, list[float]] = {}
+    if judged := part.get("frozen segmenter"):
+        found["Dice of the segmenter, share of that on the real image"] = [judged["share"]]
+    if effect := part.get("treatment effect"):
+        found |= {"mL that treatment saves": effect["predicted_ml"], "as simulated": effect["simulated_ml"],
+                  "correlation of the two": effect["correlation"]}
+    return found
+
+
+def floor_better(parts: dict[str, Any]) -> list[dict[str, Any]]:
+    from vision.metrics import is_better
+
+    return [{"part": name, "method": title, "figure": key, "head": own[0], "floor": value[key][0]}
+            for name, part in parts.items() for title, value in part.get("floors", {}).items()
+            for key, own in part["head"].items() if value.get(key) and is_better(key, value[key][0], own[0])]
 
 
 def figures_of(head: Any) -> dict[str, Any]:
@@ -46,47 +74,69 @@ def figures_of(head: Any) -> dict[str, Any]:
 
 def findings_figures(name: str, card: dict[str, Any]) -> dict[str, Any]:
     """The rows that are parts of the head CT model, from its card."""
-    simulated, folds = card.get("simulated, held-out heads", {}), card.get("picture net, five folds", {}).get("head_ct", {})
+    made = {"date": card.get("date", ""), "command": card.get("command", "")}
     if name == "ct_haemorrhage_outlines":
-        if "outlines" in card.get("simulated", {}):
-            return {"simulated": card["simulated"]["outlines"], "date": card.get("date", ""), "command": card.get("command", "")}
-        dice = {f"dice {kind}": [value] for kind, value in simulated.get("dice", {}).items()}
-        return {"simulated": {"head": {"dice": [float(np.mean([v[0] for v in dice.values()]))], **dice}}} if dice else {}
+        return {"simulated": card["simulated"]["outlines"], **made} if "outlines" in card.get("simulated", {}) else {}
     found: dict[str, Any] = {}
-    if folds:
-        floor = {"mean grey": {"auc": [folds["floor_auc_mean_grey"]]}}
-        found["real head_ct, five folds"] = {"head": {"auc": [folds["auc"], *folds["auc_95"]]}, "floors": floor}
-    whole = card.get("simulated", {}).get("findings", {}).get("intracranial_haemorrhage")
-    return found | ({"simulated": {"head": {"auc": [whole["auc"]]}}} if whole else {})
+    for real, words in (("head_ct", "five folds"), ("phe_sich", "{groups} patients of one fold")):
+        if figures := card.get("picture net, five folds", {}).get(real):
+            grey = figures["floor_auc_mean_grey"]
+            found[f"real {real}, {words.format(**figures)}"] = {
+                "cases": figures["pictures"], "head": {"auc": [figures["auc"], *figures["auc_95"]], "accuracy": [figures["accuracy"]]},
+                "floors": {"mean grey": {"auc": [max(grey, 1 - grey)]}, "the commoner answer": {"accuracy": [figures["floor_accuracy_constant"]]}},
+                **made}
+    if whole := card.get("simulated", {}).get("findings", {}).get("intracranial_haemorrhage"):
+        found["simulated"] = {"head": {"auc": [whole["auc"]], "accuracy": [whole["accuracy"]]},
+                              "floors": {"the commoner answer": {"accuracy": [whole["floor_accuracy_constant"]]}}, **made}
+    return found
 
 
 def as_lines(rows: list[dict[str, Any]]) -> str:
-    def short(value: list[float] | None) -> str:
-        return f"{value[0]:.3g}" if value else "-"
+    def short(metric: str, figures: dict[str, list[float]]) -> str:
+        return ", ".join(("" if key == metric else f"{key} ") + f"{value[0]:.3g}" for key, value in figures.items())
 
     lines = []
     for row in rows:
-        measured = "; ".join(f"{name}: {short(value)}" for name, value in row["measured"].items()) or "not trained yet"
-        floor = "; ".join(f"{name} {short(value)}" for name, value in row["floor"].items()) or "-"
+        measured = "; ".join(f"{name}: {short(row['metric'], value)}" for name, value in row["measured"].items()) or "not trained yet"
+        floor = "; ".join(f"{name} {short(row['metric'], value)}" for name, value in row["floor"].items()) or "-"
         measured += "" if row["weights"] else " (no weights ship)"
         lines += [f"{row['name']}  {row['what']}", f"    bar       {row['bar']}" + (f" (published: {row['published']})" if row["published"] else ""),
-                  f"    measured  {row['metric']}: {measured}", f"    floor     {floor}", f"    command   {row['command']}  {row['date']}",
+                  f"    measured  {row['metric']}: {measured}", f"    floor     {floor}",
+                  *(f"    command   {words}" for words in commands_of(row, "  ")),
                   *([f"    taught by {row['taught_by']}"] if row["taught_by"] else [])]
     return "\n".join(lines) + "\n"
 
 
-def as_table(rows: list[dict[str, Any]]) -> str:
-    """The table of docs/heads.md."""
-    def cell(value: list[float] | None) -> str:
-        return "-" if not value else f"{value[0]:.3g}" + (f" [{value[1]:.3g}, {value[2]:.3g}]" if len(value) > 2 else "")
+def commands_of(row: dict[str, Any], gap: str, quote: str = "") -> list[str]:
+    """Each command once, with its date; where there are several, after the parts that it made."""
+    made: dict[tuple[str, str], list[str]] = {}
+    for name, (command, date) in row["commands"].items():
+        made.setdefault((command, date), []).append(name)
+    told = made or {(row["command"], row["date"]): []}
+    return [(f"{'; '.join(names)}: " if len(told) > 1 else "") + f"{quote}{command}{quote}" + (gap + date if date else "")
+            for (command, date), names in told.items()]
 
-    lines = ["| head | bar | published | figure | measured | floor | date |", "|---|---|---|---|---|---|---|"]
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """The table of docs/heads.md; bold is a floor's figure that is better than the head's."""
+    def cell(metric: str, figures: dict[str, list[float]], bold: set[str]) -> str:
+        def told(value: list[float]) -> str:
+            return f"{value[0]:.3g}" + (f" [{value[1]:.3g}, {value[2]:.3g}]" if len(value) > 2 else "")
+
+        words = [("" if key == metric else f"{key} ") + told(value) for key, value in figures.items()]
+        return "; ".join(f"**{w}**" if key in bold else w for w, key in zip(words, figures, strict=True))
+
+    lines = ["| head | bar | published | figure | measured | floor | command and date |", "|---|---|---|---|---|---|---|"]
     for row in rows:
-        measured = "<br>".join(f"{name}: {cell(value)}" for name, value in row["measured"].items()) or "not trained yet"
+        better: dict[str, set[str]] = {}
+        for lost in row["floor_better"]:
+            for title in (lost["method"], f"{lost['method']}, {lost['part']}"):
+                better.setdefault(title, set()).add(lost["figure"])
+        measured = "<br>".join(f"{name}: {cell(row['metric'], value, set())}" for name, value in row["measured"].items()) or "not trained yet"
         measured += "" if row["weights"] else "<br>no weights ship"
-        floor = "<br>".join(f"{name}: {cell(value)}" for name, value in row["floor"].items()) or "-"
+        floor = "<br>".join(f"{title}: {cell(row['metric'], value, better.get(title, set()))}" for title, value in row["floor"].items()) or "-"
         lines.append(f"| `{row['name']}`: {row['what']} | {row['bar']} | {row['published'] or '-'} | {row['metric']} | {measured} | {floor} | "
-                     f"{row['date'] or '-'} |")
+                     f"{'<br>'.join(commands_of(row, ' ', '`'))} |")
     return "\n".join(lines) + "\n"
 
 

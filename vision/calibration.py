@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from vision.heads import CLASSED, Head
 from vision.heads.examples import Example
 from vision.heads.tasks import truth_masks
-from vision.metrics import bootstrap
+from vision.metrics import with_interval
 
 BINS = 10
 LEAST = 0.01            # a point given less is not counted: nearly all of a volume is, and would hide the rest
@@ -39,7 +39,7 @@ def calibration(head: Head, cases: Sequence[Counts]) -> dict[str, Any]:
     total = np.sum(cases, axis=0)
     if not total[:, 0].sum():
         return {}
-    return {"of": OF[head.task], "ece": [round(v, 4) for v in bootstrap(cases, lambda drawn: error_of(np.sum(drawn, axis=0)))],
+    return {"of": OF[head.task], "ece": with_interval(cases, lambda drawn: error_of(np.sum(drawn, axis=0))),
             "bins": [[round(float(p / n), 4), round(float(t / n), 4), int(n)] for n, p, t in total if n]}
 
 

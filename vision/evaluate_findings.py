@@ -19,7 +19,7 @@ from data.records import Finding, Study, Volume
 from data.simulate.true_regions import REGION_LEAST, region_shares
 from data.simulator import TYPES, list_anatomies, simulate_head_ct
 from vision.findings import HEDGE, STATE, FindingModel, area_under, sigmoid
-from vision.metrics import bootstrap, dice
+from vision.metrics import dice, with_interval
 from vision.picture_net import PictureNet
 from vision.train_findings import Slices, make_slices
 from vision.train_pictures import BODY_STEPS, FOLDS, HELD_OUT_FOLD, JUDGE_STEPS, Drawn, all_on_grid, learn_body, picture_logits, train_judge
@@ -147,7 +147,7 @@ def outlined(rows: list[dict[str, float]]) -> dict[str, list[float]]:
         return float(np.mean([np.mean(values) for values in each if values])) if any(each) else float("nan")
 
     wanted = {"dice": kinds, **{f"dice {t}": [t] for t in kinds}} if kinds else {}
-    return {name: [round(v, 4) for v in bootstrap(rows, partial(mean_of, wanted=some))] for name, some in wanted.items()}
+    return {name: with_interval(rows, partial(mean_of, wanted=some)) for name, some in wanted.items()}
 
 
 def on_real_volumes(model: FindingModel, studies: Sequence[Study]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Measure any head of the table: unseen seeds on held-out heads and scanners, real images where there are some, the floor beside it."""
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from vision.calibration import OF, Counts, calibration, counts_of
 from vision.head_pictures import plot_examples, plot_reliability
 from vision.heads import CLASSED, HEADS, Head, head_named
 from vision.heads.examples import Example, make_example, simulated_examples
-from vision.heads.tasks import TASKS, Scores
-from vision.metrics import bootstrap, class_figures
+from vision.heads.tasks import TASKS, Scores, masks_of
+from vision.metrics import class_figures
+from vision.metrics import with_interval as interval
 from vision.train_head import load_head, split_own, split_real
 
 CASES, FLOOR_CASES, FLOOR_CASES_MAX = 24, 20, 800
@@ -25,6 +26,7 @@ FOLDS = 5
 FOLDED = ("lgg_flair", "phe_sich", "tumor4")    # real sets with enough patients to learn from
 SITES = ("DU", "HT")                            # of lgg_flair
 HIDDEN = ("validation", "label")
+MCI = ("mci_stable", "mci_converter")
 Rows = list[Scores]
 Answer = Callable[[Example], Any]
 
@@ -73,6 +75,8 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
             answer = floors[title] = floor(head, known)
             figures[what]["floors"][title] = summary(head, [task.score(head, answer(example), example) for example in test])
             report(1, 1, phase=f"floor: {title}")
+    if head.pair and what == "simulated":
+        figures[what]["treatment effect"] = treatment_effect(head, answers, test, device)
     figures[what]["subgroups"] = subgroups(head, rows, test)
     if head.task in OF:
         figures[what]["calibration"] = calibration(head, [counts_of(head, answer, example) for answer, example in zip(answers, test, strict=True)])
@@ -95,8 +99,9 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
 
 
 def taught_cases(head: Head, folder: Path) -> int:
-    """What a floor learns from: a class as many cases as the head did, at most FLOOR_CASES_MAX; else FLOOR_CASES, whose points are many."""
-    if head.task not in CLASSED:
+    """What a floor learns from: of a class, and where a network is compared with, as many cases as the head did, at most FLOOR_CASES_MAX;
+    else FLOOR_CASES, whose points are many."""
+    if head.task not in CLASSED and not head.pair:
         return FLOOR_CASES
     return min(FLOOR_CASES_MAX, int(json.loads((folder / "card.json").read_text())["trained_on"]["train"]))
 
@@ -104,7 +109,7 @@ def taught_cases(head: Head, folder: Path) -> int:
 # ---------------------------------------------------------------- summing up
 
 def summary(head: Head, rows: Rows) -> dict[str, list[float]]:
-    """Figure -> [value, low, high], 95 % by drawing patients again."""
+    """Figure -> [value, low, high], 95 % by drawing patients again; [value] where one patient gives none, no figure where there is none."""
     found: dict[str, list[float]] = {}
     if head.task in CLASSED:
         for key in ("accuracy", "auc", "ece"):
@@ -115,7 +120,9 @@ def summary(head: Head, rows: Rows) -> dict[str, list[float]]:
                 two = [row for row in rows if int(row["label"]) in (a, b)]
                 found[extra] = interval(two, lambda drawn, a=a, b=b: class_figures(
                     np.array([[r[f"p{a}"], r[f"p{b}"]] for r in drawn]), np.array([int(r["label"]) == b for r in drawn], np.int64))["auc"])
-        return found
+        if set(MCI) <= set(head.outputs):
+            found["accuracy, MCI as one"] = interval(rows, lambda drawn: accuracy_of_three(head, drawn))
+        return {key: value for key, value in found.items() if value}
     if head.task == "detect":
         found["sensitivity"] = interval(rows, lambda drawn: total(drawn, "lesions_found") / max(total(drawn, "lesions"), 1))
         found["false_positives_a_case"] = interval(rows, lambda drawn: total(drawn, "false_positives") / len(drawn))
@@ -124,11 +131,7 @@ def summary(head: Head, rows: Rows) -> dict[str, list[float]]:
             continue
         have = [row for row in rows if key in row]
         found[key] = interval(have, lambda drawn, key=key: float(np.mean([row[key] for row in drawn])))
-    return found
-
-
-def interval(rows: Rows, figure: Callable[[Rows], float]) -> list[float]:
-    return [round(v, 4) for v in bootstrap(rows, figure)]
+    return {key: value for key, value in found.items() if value}
 
 
 def total(rows: Rows, key: str) -> float:
@@ -138,6 +141,16 @@ def total(rows: Rows, key: str) -> float:
 def classes_of(rows: Rows) -> dict[str, float]:
     count = sum(k[:1] == "p" and k[1:].isdigit() for k in rows[0])
     return class_figures(np.array([[row[f"p{k}"] for k in range(count)] for row in rows]), np.array([int(row["label"]) for row in rows]))
+
+
+def accuracy_of_three(head: Head, rows: Rows) -> float:
+    """Normal, MCI or Alzheimer's disease, as the review's three classes: both kinds of MCI are one."""
+    a, b = (head.outputs.index(name) for name in MCI)
+    probability = np.array([[row[f"p{k}"] for k in range(len(head.outputs))] for row in rows])
+    label = np.array([int(row["label"]) for row in rows])
+    probability[:, a] += probability[:, b]
+    probability[:, b] = 0
+    return float((probability.argmax(1) == np.where(label == b, a, label)).mean())
 
 
 def subgroups(head: Head, rows: Rows, examples: Sequence[Example]) -> dict[str, Any]:
@@ -162,6 +175,34 @@ def subgroups(head: Head, rows: Rows, examples: Sequence[Example]) -> dict[str, 
         if head.metric in own:
             found[name] = {"cases": len(index), head.metric: own[head.metric]}
     return found
+
+
+def treatment_effect(head: Head, answers: Sequence[Any], examples: Sequence[Example], device: str) -> dict[str, Any]:
+    """mL that the treatment saves the same patients, by this row's network and its pair's, beside what the simulator put in."""
+    pair = HEADS[head.pair]
+    other = load_head(pair, None, device)
+
+    def volume_ml(row: Head, answer: Any, example: Example) -> float:
+        return float(masks_of(row, answer)[0].sum()) * example.voxel_ml
+
+    def saved(volumes_ml: Mapping[str, float]) -> float:
+        return volumes_ml["final_untreated"] - volumes_ml["final_treated"]
+
+    rows = [{"predicted": saved({head.outputs[0]: volume_ml(head, answer, example),
+                                 pair.outputs[0]: volume_ml(pair, TASKS[pair.task].predict(pair, other, example, device), example)}),
+             "simulated": saved(example.facts["volumes_ml"])} for answer, example in zip(answers, examples, strict=True)]
+
+    def mean(of: Callable[[Scores], float]) -> list[float]:
+        return interval(rows, lambda drawn: float(np.mean([of(row) for row in drawn])))
+
+    return {"of": "mL lost without treatment less mL lost with it", "predicted_ml": mean(lambda row: row["predicted"]),
+            "simulated_ml": mean(lambda row: row["simulated"]), "error_ml": mean(lambda row: abs(row["predicted"] - row["simulated"])),
+            "correlation": interval(rows, lambda drawn: together([row["predicted"] for row in drawn], [row["simulated"] for row in drawn]))}
+
+
+def together(a: Sequence[float], b: Sequence[float]) -> float:
+    """Pearson's r; NaN where one of them never changes."""
+    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else float("nan")
 
 
 # ---------------------------------------------------------------- real images
@@ -342,6 +383,9 @@ def card(head: Head, figures: dict[str, Any], folder: Path) -> str:
                   *(f"- {group}: {row['cases']} cases, {head.metric} {words(row[head.metric])}" for group, row in part.get("subgroups", {}).items())]
         if kept := part.get("calibration"):
             lines.append(f"- calibration of {kept['of']}: ECE {words(kept['ece'])}")
+        if effect := part.get("treatment effect"):
+            told = "; ".join(f"{key} {words(value)}" for key, value in effect.items() if key != "of")
+            lines.append(f"- treatment effect, {effect['of']}: {told}")
         if "frozen segmenter" in part:
             lines.append(f"- frozen segmenter: {json.dumps(part['frozen segmenter'])}")
         lines.append("")
@@ -351,7 +395,7 @@ def card(head: Head, figures: dict[str, Any], folder: Path) -> str:
 
 
 def words(value: list[float] | None) -> str:
-    return f"{value[0]:.3g} [{value[1]:.3g}, {value[2]:.3g}]" if value else ""
+    return "" if not value else f"{value[0]:.3g}" + (f" [{value[1]:.3g}, {value[2]:.3g}]" if len(value) > 2 else "")
 
 
 def shipped_figures(head: Head) -> dict[str, Any]:

@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 from vision.losses import ssim_map
 
 DRAWS = 500
+LOWER_IS_BETTER = ("rmse", "mae", "nmse", "ece", "volume_error_ml", "false_", "mimics_taken")     # how the names of such figures begin
+
+
+def is_better(figure: str, value: float, other: float) -> bool:
+    return value < other if figure.startswith(LOWER_IS_BETTER) else value > other
 
 
 def dice(found: NDArray[Any], truth: NDArray[Any]) -> float:
@@ -61,3 +66,11 @@ def bootstrap(values: Sequence[Any], figure: Callable[[list[Any]], float], seed:
     known = [v for v in again if np.isfinite(v)]
     low, high = np.quantile(known, (0.025, 0.975)) if known else (float("nan"),) * 2
     return float(figure(rows)), float(low), float(high)
+
+
+def with_interval(values: Sequence[Any], figure: Callable[[list[Any]], float], digits: int = 4) -> list[float]:
+    """`bootstrap` as a file keeps it: [figure, low, high]; without limits where one patient gives none, [] where there is no figure."""
+    value, *limits = (round(v, digits) for v in bootstrap(values, figure))
+    if not np.isfinite(value):
+        return []
+    return [value, *limits] if np.isfinite(limits).all() else [value]

@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from data.errors import InputError
 from data.model_files import MODELS, read_file
-from vision.metrics import bootstrap
+from vision.metrics import with_interval
 
 DAYS = 200
 HOURS, STUDIES_AN_HOUR = 10.0, 9.0
@@ -73,12 +73,13 @@ def main(name: str = "triage", data: Path | None = None, out: Path | None = None
         report(i + 1, days, phase="days")
 
     def mean(key: str) -> list[float]:
-        return [round(v, 2) for v in bootstrap(rows, lambda drawn: float(np.mean([row[key] for row in drawn])))]
+        return with_interval(rows, lambda drawn: float(np.mean([row[key] for row in drawn])), 2)
 
-    saved = bootstrap(rows, lambda drawn: float(np.mean([r["first in, first out critical"] - r["flagged first critical"] for r in drawn])))
-    perfect = bootstrap(rows, lambda drawn: float(np.mean([r["first in, first out critical"] - r["perfect flags critical"] for r in drawn])))
-    measured = {"minutes_saved": [round(v, 2) for v in saved], **{key.replace(",", "").replace(" ", "_") + "_min": mean(key) for key in rows[0]}}
-    floors = {"first in, first out": {"minutes_saved": [0.0]}, "perfect flags": {"minutes_saved": [round(v, 2) for v in perfect]}}
+    def saved(way: str) -> list[float]:
+        return with_interval(rows, lambda drawn: float(np.mean([r["first in, first out critical"] - r[f"{way} critical"] for r in drawn])), 2)
+
+    measured = {"minutes_saved": saved("flagged first"), **{key.replace(",", "").replace(" ", "_") + "_min": mean(key) for key in rows[0]}}
+    floors = {"first in, first out": {"minutes_saved": [0.0]}, "perfect flags": {"minutes_saved": saved("perfect flags")}}
     assumed = {"auc": auc, "studies an hour": STUDIES_AN_HOUR, "critical": CRITICAL, "flagged of the others": FLAG_RATE,
                "median reading, min": READING_MINUTES}
     figures = {"head": name, "date": date, "command": f"wetread evaluate {name}", "metric": "minutes_saved",

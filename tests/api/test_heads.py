@@ -14,7 +14,7 @@ from pydicom import dcmread
 from typer.testing import CliRunner
 
 from api.cli import app
-from api.heads import as_lines, as_table, list_heads, one_channel, patients, run_head
+from api.heads import as_lines, as_table, floor_better, list_heads, one_channel, patients, run_head
 from api.training import evaluate_model, train_model
 from data.errors import InputError, ModelError
 from data.head_images import write_nifti
@@ -73,6 +73,32 @@ def test_every_row_is_listed_with_its_bar_figure_floor_and_command():
 
 def test_the_table_in_the_docs_is_what_the_command_prints():
     assert as_table(list_heads()) in (ROOT / "docs/heads.md").read_text()
+
+
+def test_each_part_of_a_bar_has_its_figure_in_the_table_with_the_command_that_made_it():
+    for row in list_heads():
+        head = HEADS[row["name"]]
+        told = {key for figures in row["measured"].values() for key in figures}
+        assert {head.metric, *head.parts} <= told or not row["measured"], row["name"]
+        assert set(row["measured"]) <= set(row["commands"]) and all(c.startswith("wetread evaluate ") for c, _ in row["commands"].values())
+    bleeds, = (row for row in list_heads() if row["name"] == "ct_haemorrhage")
+    folds = [name for name in bleeds["measured"] if "fold" in name]
+    assert len(folds) == 2 and all("accuracy" in bleeds["measured"][name] for name in folds)
+    assert all(bleeds["commands"][name][0].startswith("wetread evaluate findings ") for name in folds)
+    line, = (line for line in as_table([bleeds]).splitlines() if "`ct_haemorrhage`" in line)
+    assert "`wetread evaluate ct_haemorrhage --data" in line and "`wetread evaluate findings --size" in line and "accuracy 0.945" in line
+
+
+def test_where_a_floor_is_better_the_table_is_bold_and_the_docs_name_the_row():
+    page = (ROOT / "docs/heads.md").read_text()
+    section = page[page.index("## Where a floor is better"):page.index("## What falls short")]
+    for row in list_heads():
+        for lost in row["floor_better"]:
+            assert lost["head"] != lost["floor"] and f"`{row['name']}`" in section, row["name"]
+    row = {"name": "a", "what": "b", "bar": "c", "published": "", "metric": "ssim", "weights": True, "command": "d", "date": "", "commands": {},
+           "measured": {"simulated": {"ssim": [0.5], "mae": [3.0]}}, "floor": {"old": {"ssim": [0.4], "mae": [2.0]}},
+           "floor_better": floor_better({"simulated": {"head": {"ssim": [0.5], "mae": [3.0]}, "floors": {"old": {"ssim": [0.4], "mae": [2.0]}}}})}
+    assert "| old: 0.4; **mae 2** |" in as_table([row])
 
 
 def test_a_nifti_comes_back_as_a_mask_on_its_own_grid(weights, flair, tmp_path):

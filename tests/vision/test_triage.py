@@ -1,7 +1,10 @@
 """The queue: who waits, and what flags are worth."""
+import json
+
 import numpy as np
 
-from vision.triage import Day, main, simulate_day, waits
+from data.model_files import MODELS
+from vision.triage import Day, main, measured_auc, simulate_day, waits
 
 
 def test_an_urgent_study_is_read_next_but_no_reading_is_broken_off():
@@ -20,3 +23,8 @@ def test_better_flags_save_more_and_flags_at_chance_save_nothing_to_speak_of():
     saved = {auc: main(size=60, auc=auc)["simulated"]["head"]["minutes_saved"][0] for auc in (0.5, 0.8, 0.99)}
     perfect = main(size=60, auc=0.99)["simulated"]["floors"]["perfect flags"]["minutes_saved"][0]
     assert saved[0.5] < 0.25 * perfect < saved[0.8] < saved[0.99] <= perfect
+
+
+def test_the_shipped_figures_are_of_the_shipped_head_ct_model():
+    """A new model's card asks for `wetread evaluate triage` again; it takes seconds."""
+    assert json.loads((MODELS / "heads/triage/figures.json").read_text())["simulated"]["assumed"]["auc"] == measured_auc()

@@ -30,7 +30,7 @@ class Example:
     arrays: inputs (C, S, H, W) float16; targets masks or class codes (K, S, H, W) uint8, images (K, S, H, W) float16;
         inside (S, H, W) uint8, the head; of raw data start (F, S, H, W), coils (N, S, H, W) complex64, kernels (F, G, G);
         of a series series (T, V), coarse (T, points of GRID), maps, time_courses.
-    facts: JSON: patient, spacing_mm, category, scales by channel, numbers of the truth.
+    facts: JSON: patient, spacing_mm, category, scales by channel, numbers of the truth; of a row with a pair, mL of every mask of the case.
     """
 
     arrays: dict[str, NDArray[Any]]
@@ -48,6 +48,9 @@ def make_example(head: Head, case: Any, patient: str) -> Example:
     """From a SimulatedCase or data.head_images.ImageCase."""
     facts: dict[str, Any] = {"patient": patient, "spacing_mm": [float(v) for v in case.spacing_mm], "category": case.category,
                              "numbers": {k: v for k, v in case.truth.items() if isinstance(v, (int, float, str, dict))}}
+    if head.pair:
+        point_ml = float(np.prod(case.spacing_mm)) / 1000
+        facts["volumes_ml"] = {name: round(float((mask > 0).sum()) * point_ml, 3) for name, mask in case.masks.items()}
     if head.task == "rebuild":
         return Example(rebuild_arrays(head.name, case), facts)
     if head.task == "series":

@@ -14,6 +14,7 @@ from data.diffusion import anisotropy, fit
 Answer = Callable[[Any], Any]
 LEARN_FROM = 20                 # training examples
 POINTS = 20_000                 # points that a voxel-wise regression learns from
+HIDDEN_UNITS, HIDDEN_POINTS = 32, 800   # of the shallow network; points of each kind that it learns from in a case
 
 
 def threshold(head: Any, examples: Sequence[Any]) -> Answer:
@@ -111,6 +112,47 @@ def mismatch(head: Any, examples: Sequence[Any]) -> Answer:
         return ndimage.binary_opening(lost, np.ones((1, 2, 2)))[None].astype(np.float32)
 
     return answer
+
+
+def shallow_network(head: Any, examples: Sequence[Any]) -> Answer:
+    """A perceptron of one hidden layer on what lies around each point (3 slices, rows and columns of every channel).
+
+    Half of the points that it learns from are lost; the level from which a point counts as lost is the one with the best Dice in training.
+    """
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    def around(example: Any, where: NDArray[Any]) -> NDArray[np.float32]:
+        padded = np.pad(np.asarray(example["inputs"], np.float32), ((0, 0), (1, 1), (1, 1), (1, 1)), mode="edge")
+        shape = example["inputs"].shape[1:]
+        shifted = (padded[:, i:i + shape[0], j:j + shape[1], k:k + shape[2]][:, where] for i in range(3) for j in range(3) for k in range(3))
+        return np.concatenate(list(shifted)).T
+
+    def inside(example: Any) -> NDArray[np.bool_]:
+        return np.asarray(np.any(example["inputs"], axis=0), bool)
+
+    rng, rows, labels = np.random.default_rng(0), [], []
+    for example in examples:
+        lost, within = np.asarray(example["targets"][0]) > 0, inside(example)
+        for wanted, kind in ((lost & within, 1), (within & ~lost, 0)):
+            found = np.flatnonzero(wanted)
+            chosen = np.zeros(lost.size, bool)
+            chosen[rng.choice(found, min(len(found), HIDDEN_POINTS), replace=False)] = True
+            rows.append(around(example, chosen.reshape(lost.shape)))
+            labels.append(np.full(len(rows[-1]), kind))
+    model = make_pipeline(StandardScaler(), MLPClassifier((HIDDEN_UNITS,), early_stopping=True, max_iter=40, random_state=0))
+    model.fit(np.concatenate(rows), np.concatenate(labels))
+
+    def probability(example: Any) -> NDArray[np.float32]:
+        within = inside(example)
+        out = np.zeros(within.shape, np.float32)
+        out[within] = model.predict_proba(around(example, within))[:, 1]
+        return out
+
+    made = [(probability(e), np.asarray(e["targets"][0]) > 0) for e in examples[:LEARN_FROM]]
+    level = max(np.linspace(0.3, 0.98, 18), key=lambda at: float(np.mean([overlap(p > at, m) for p, m in made if m.any()])))
+    return lambda example: (probability(example) > level)[None].astype(np.float32)
 
 
 def voxel_regression(head: Any, examples: Sequence[Any]) -> Answer:
