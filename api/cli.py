@@ -247,6 +247,8 @@ def simulate(
     real: Annotated[Path | None, typer.Option(help="comparison: real pictures: folder or zip of PNG/JPEG, NIfTI, DICOM folder.")] = None,
     strip: Annotated[str, typer.Option(help="comparison: N:I when each real picture is N tiles side by side; the I-th is meant.")] = "1:1",
     brain_only: Annotated[bool, typer.Option("--brain-only", help="comparison: the real pictures show no skull.")] = False,
+    blur: Annotated[float, typer.Option(help="comparison: blur both by so many pixels of 128, to compare without resolution and noise.",
+                                        min=0.0)] = 0.0,
 ) -> None:
     """Make seeded material with the truth known."""
     if n < 1:
@@ -283,7 +285,7 @@ def simulate(
         tiles = strip.split(":")
         if len(tiles) != 2 or not all(t.isdigit() for t in tiles) or not 1 <= int(tiles[1]) <= int(tiles[0]):
             wrong_use(f"--strip takes N:I, I from 1 to N, not '{strip}'")
-        print(json.dumps(compare(recipe, channel, real, out, n, seed, anatomy, (int(tiles[0]), int(tiles[1]) - 1), brain_only)))
+        print(json.dumps(compare(recipe, channel, real, out, n, seed, anatomy, (int(tiles[0]), int(tiles[1]) - 1), brain_only, blur)))
     else:
         wrong_use(f"'{what}' cannot be simulated; say orders, studies, gallery or comparison")
 

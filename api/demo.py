@@ -139,8 +139,9 @@ def case_order(seed: int, i: int, kind: str) -> dict[str, Any]:
 
 
 def simulated_study(seed: int, folder: Path, kind: str | None = None, **header: str) -> None:
-    """One simulated head CT as DICOM in `folder`, its truth beside it as truth.json (not sent)."""
+    """One simulated head CT as DICOM in `folder`; beside it, not sent: truth.json, masks as NIfTI and an order."""
     from data.records import as_json
+    from data.simulate.files import write_beside
     from data.simulate.true_regions import true_region
     from data.simulator import findings_in_files, simulate_head_ct, write_dicom
 
@@ -149,6 +150,7 @@ def simulated_study(seed: int, folder: Path, kind: str | None = None, **header: 
     findings = [replace(one, region=true_region(study, "", one.code.removesuffix("_haemorrhage"))) if one.present else one
                 for one in findings_in_files(study, write_dicom(study, folder, **header))]
     (folder / "truth.json").write_text(json.dumps([as_json(finding) for finding in findings], indent=1))
+    write_beside(study, folder)
 
 
 def last_words(log: Path) -> str:

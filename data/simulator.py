@@ -8,7 +8,7 @@ import datetime
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -258,31 +258,47 @@ class Scene:
     lateral: Floats                 # mm to the patient's right of the midline
     notes: list[str] = field(default_factory=list)
 
+    @cached_property
+    def spans(self) -> list[np.float32]:
+        return [np.ptp(axis) for axis in (self.point[2], self.point[1], self.point[0])]
+
     def noise(self, size_mm: float) -> Floats:
-        spans = [np.ptp(axis) for axis in (self.point[2], self.point[1], self.point[0])]
-        knots = tuple(max(3, int(span / size_mm)) for span in spans)
+        knots = tuple(max(3, int(span / size_mm)) for span in self.spans)
         return smooth_field(self.rng, self.shape, knots).ravel()    # type: ignore[arg-type]
 
-    def lookup(self, moved: bool) -> NDArray[np.uint8]:
-        return nearest(self.anatomy.tissue, [p - d for p, d in zip(self.point, self.push, strict=True)] if moved else self.point, 1.0)
+    def lookup(self, where: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+        """Tissue that was pushed to each point; `where` false, that which lies there without a push."""
+        push = self.push if where is None else [np.where(where, d, 0) for d in self.push]
+        return nearest(self.anatomy.tissue, [p - d for p, d in zip(self.point, push, strict=True)], 1.0)
 
 
 def nearest(grid: NDArray[Any], point: list[Floats], step: float) -> NDArray[Any]:
     """Value of the voxel at each point; outside the grid 0."""
+    return at_voxels(grid, *voxels(grid.shape, point, step))
+
+
+def voxels(shape: tuple[int, ...], point: list[Floats], step: float) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Place of the nearest voxel in a ravelled grid, and which points lie outside of it."""
     flat = np.zeros(point[0].shape, np.int32)
-    ok = np.ones(point[0].shape, bool)
-    for axis, values in enumerate(point):
-        index = np.rint(values / step).astype(np.int32)
-        ok &= (index >= 0) & (index < grid.shape[axis])
-        flat = flat * grid.shape[axis] + index
-    flat[~ok] = 0
-    found = grid.ravel()[flat]
-    found[~ok] = 0
+    outside = np.zeros(point[0].shape, bool)
+    for values, n in zip(point, shape, strict=True):
+        index = np.rint(values if step == 1 else values / step).astype(np.int32)
+        outside |= index.view(np.uint32) >= n       # below 0 too
+        flat *= n
+        flat += index
+    return flat, outside
+
+
+def at_voxels(grid: NDArray[Any], flat: NDArray[np.int32], outside: NDArray[np.bool_]) -> NDArray[Any]:
+    found = grid.ravel().take(flat, mode="clip")
+    found[outside] = 0
     return found
 
 
 def smooth_at(grid: Floats, at: list[Floats]) -> Floats:
     """Value between the points of a grid, by straight lines; beyond it that of its edge."""
+    if not grid.any():
+        return np.zeros(at[0].shape, np.float32)
     return ndimage.map_coordinates(grid, np.stack(at), order=1, mode="nearest").astype(np.float32)
 
 
@@ -304,11 +320,11 @@ def simulate_head_ct(seed: int, kind: str | None = None, *, rows: int = 160, fie
     scene, affine, slices = place(rng, head, rows, field_mm, slice_mm, rng.uniform(-18, 12) if tilt_degrees is None else tilt_degrees)
     wanted, fracture, infarct = plan(rng, kind)
     age_change(scene)
-    base = scene.lookup(moved=True)
     blood: dict[str, tuple[NDArray[np.bool_], Floats]] = {}
     shift_field = np.zeros_like(scene.depth)
     oedema = np.zeros_like(scene.depth)
     aged = [p.copy() for p in scene.push]
+    base = scene.lookup() if "intraparenchymal" in wanted else np.zeros(0, np.uint8)
     site: NDArray[np.float32] | None = None
     for name in [t for t in ("epidural", "subdural", "intraparenchymal") if t in wanted]:
         extent = rng.uniform() if size is None else size
@@ -319,10 +335,8 @@ def simulate_head_ct(seed: int, kind: str | None = None, *, rows: int = 160, fie
             blood[name], site = extra_axial(scene, name, extent)
     if len(blood):
         shift_field = scene.push[0] - aged[0]
-    moved = scene.lookup(moved=True)
-    outer = scene.lookup(moved=False)
     inside = scene.depth > 0
-    tissue = np.where(inside, moved, outer)
+    tissue = scene.lookup(inside)
     strayed = inside & ~INSIDE[tissue]
     tissue[strayed] = np.where(scene.depth[strayed] < 3, CSF, GREY)
     if "subarachnoid" in wanted:
@@ -419,12 +433,13 @@ def age_change(scene: Scene) -> None:
     """Wider or narrower ventricles: tissue moves away from, or to, the middle of each hemisphere's ventricle."""
     amount = scene.rng.uniform(-0.12, 0.38)
     centre = scene.anatomy.centre
+    near = np.exp(-((scene.lateral / 34) ** 2 + ((scene.point[1] - centre[1]) / 46) ** 2 + ((scene.point[2] - centre[2] + 8) / 32) ** 2))
+    shallow = np.minimum(scene.depth / 14, 1)
     for axis in range(3):
         off = scene.point[axis] - (centre[axis] - (8 if axis == 2 else 0))
         if axis == 0:
             off = np.sign(scene.lateral) * np.minimum(np.abs(scene.lateral), 30)
-        near = np.exp(-((scene.lateral / 34) ** 2 + ((scene.point[1] - centre[1]) / 46) ** 2 + ((scene.point[2] - centre[2] + 8) / 32) ** 2))
-        scene.push[axis] = scene.push[axis] + (amount * 0.6 * off * near * np.minimum(scene.depth / 14, 1)).astype(np.float32)
+        scene.push[axis] = scene.push[axis] + (amount * 0.6 * off * near * shallow).astype(np.float32)
 
 
 # ---------------------------------------------------------------- blood
@@ -505,8 +520,9 @@ def extra_axial(scene: Scene, name: str, extent: float) -> tuple[tuple[NDArray[n
     # The far half of the head is moved less and less, and its surface not at all.
     amount *= np.where(side * scene.lateral > 0, 1, np.clip(1 + side * scene.lateral / 55, 0, 1) * np.minimum(scene.depth / 14, 1))
     near = np.exp(-scene.depth / 18)
+    here = voxels(scene.anatomy.depth.shape, scene.point, 2.0)
     for axis in range(3):
-        normal = nearest(scene.anatomy.inward[axis], scene.point, 2.0)
+        normal = at_voxels(scene.anatomy.inward[axis], *here)
         scene.push[axis] += (amount * (near * normal - (1 - near) * way[axis])).astype(np.float32)
     density = blood_hu(scene, old=0.12)
     if name == "subdural" and rng.uniform() < 0.15:       # mixed ages: darker in front, layered behind

@@ -1,5 +1,6 @@
 """A small DICOM storage SCU: files and folders to one SCP, one row an instance."""
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from pynetdicom import AE
 from data.errors import StoreError
 
 CONTEXTS_MAX = 128          # PS3.8 section 9.3.2: presentation context IDs are odd, 1 to 255
+BESIDE = ("truth.json", "order.jsonl", "raw.npz", "structures.nii.gz", "mask_*.nii.gz")      # what `wetread simulate studies` lays beside DICOM
 
 
 def send_dicom(host: str, port: int, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
@@ -20,7 +22,7 @@ def send_dicom(host: str, port: int, paths: Sequence[Path]) -> Iterator[dict[str
         if folder.is_dir() and not any(path.is_file() and folder in path.parents for path in files):
             yield {"file": str(folder), "status": "", "ok": False, "text": "[E109] the folder holds no file; give one with DICOM files"}
     for path in files:
-        if path.is_dir() or path.name == "truth.json":
+        if path.is_dir() or any(fnmatch(path.name, name) for name in BESIDE):
             continue
         try:
             header = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"])

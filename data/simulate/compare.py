@@ -1,9 +1,11 @@
 """How far simulated pictures are from real ones: a page of both side by side, and a classifier two-sample test on patches.
 
 The test trains a classifier to tell patches of simulated from patches of real pictures and gives its AUC on pictures it has not seen:
-0.5 would mean that it cannot tell them apart, 1.0 that it always can. Lopez-Paz and Oquab 2017 (ICLR).
+0.5 would mean that it cannot tell them apart, 1.0 that it always can. Lopez-Paz and Oquab 2017 (ICLR). `rests_on` is the same AUC from one
+kind of feature alone: what gives the simulation away.
 """
 
+import csv
 import io
 import json
 import zipfile
@@ -23,11 +25,13 @@ Floats = NDArray[np.float32]
 SIDE = 128  # pictures are laid on SIDE x SIDE pixels before they are compared
 PATCH = 24
 CT_WINDOW = (0.0, 80.0)
+FEATURES = {"grey": slice(0, 7), "edges": slice(7, 10), "spectrum": slice(10, 22), "layout": slice(22, 38)}  # columns of patch_features
 
 
 def real_pictures(path: Path, count: int, seed: int, strip: tuple[int, int] = (1, 0)) -> tuple[list[Floats], list[str]]:
-    """Up to `count` grey pictures and the group (file, or first part of its name) of each: zip or folder of PNG or JPEG, NIfTI, DICOM folder.
+    """Up to `count` grey pictures and the patient of each: zip or folder of PNG or JPEG, NIfTI, DICOM folder.
 
+    The patient is that of a table beside the pictures (`patients_beside`), else the first part of the file's name.
     `strip` (n, i): each picture is n tiles side by side, take the i-th (0 first).
     """
     rng = np.random.default_rng(seed)
@@ -35,12 +39,13 @@ def real_pictures(path: Path, count: int, seed: int, strip: tuple[int, int] = (1
     if not path.exists():
         raise InputError(f"{path} does not exist; give a folder or zip of pictures, a NIfTI or a DICOM folder")
     found: list[tuple[Floats, str]] = []
+    patients = patients_beside(path)
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as file:
             names = [n for n in file.namelist() if n.lower().endswith((".png", ".jpg", ".jpeg"))]
             for name in rng.permutation(names)[: 4 * count]:
                 grey = np.asarray(Image.open(io.BytesIO(file.read(name))).convert("L"), np.float32)
-                found.append((grey, group_of(name)))
+                found.append((grey, patients.get(bare(name)) or group_of(name)))
     else:
         files = (
             sorted(p for p in path.rglob("*") if p.is_file() and p.name.lower().endswith((".png", ".jpg", ".jpeg", ".nii", ".nii.gz")))
@@ -57,7 +62,7 @@ def real_pictures(path: Path, count: int, seed: int, strip: tuple[int, int] = (1
                     found.append((np.clip((plane - low) / max(high - low, 1e-6), 0, 1).astype(np.float32), one.name))
         pictures = [p for p in files if p not in volumes]
         for one in [pictures[i] for i in rng.permutation(len(pictures))[: 4 * count]]:
-            found.append((np.asarray(Image.open(one).convert("L"), np.float32), group_of(one.name)))
+            found.append((np.asarray(Image.open(one).convert("L"), np.float32), patients.get(bare(one.name)) or group_of(one.name)))
     n, i = strip
     kept = [(grey[:, grey.shape[1] * i // n : grey.shape[1] * (i + 1) // n], group) for grey, group in found]
     kept = [(fitted(grey), group) for grey, group in kept if has_head(grey)]
@@ -72,6 +77,23 @@ def has_head(picture: NDArray) -> bool:
     bright = picture > 0.15 * max(float(np.quantile(picture, 0.99)), 1e-6)
     corner = max(2, min(picture.shape) // 12)
     return bool(bright.mean() > 0.12 and max(bright[:corner, :corner].mean(), bright[-corner:, -corner:].mean()) < 0.5 and picture.std() > 0)
+
+
+def patients_beside(path: Path) -> dict[str, str]:
+    """Picture -> patient from a CSV in the folder or one above it: its first column names the picture, `patient`, `case` or `group` the patient."""
+    for table in sorted({*path.glob("*.csv"), *path.parent.glob("*.csv")}):
+        with table.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        columns = list(rows[0]) if rows else []
+        whose = next((c for c in ("patient", "case", "group") if c in columns), None)
+        if whose:
+            return {bare(row[columns[0]]): row[whose] for row in rows}
+    return {}
+
+
+def bare(name: str) -> str:
+    """Without suffix and leading zeros, as tables count pictures."""
+    return Path(name).with_suffix("").as_posix().lstrip("0") or "0"
 
 
 def group_of(name: str) -> str:
@@ -166,14 +188,21 @@ def two_sample_test(simulated: list[Floats], real: list[Floats], real_groups: li
         folds, by = 5, where  # one patient only: pictures of one head on both sides, said in the answer
     else:
         by = np.array([names[g] for g in groups])
-    scores = np.zeros(len(y))
-    for train, test in GroupKFold(folds, shuffle=True, random_state=seed).split(x, y, by):
-        model = HistGradientBoostingClassifier(max_iter=120, random_state=seed).fit(x[train], y[train])
-        scores[test] = model.predict_proba(x[test])[:, 1]
+    splits = list(GroupKFold(folds, shuffle=True, random_state=seed).split(x, y, by))
+
+    def told(columns: slice, rounds: int) -> NDArray[np.float64]:
+        scores = np.zeros(len(y))
+        for train, test in splits:
+            model = HistGradientBoostingClassifier(max_iter=rounds, random_state=seed).fit(x[train][:, columns], y[train])
+            scores[test] = model.predict_proba(x[test][:, columns])[:, 1]
+        return scores
+
+    scores = told(slice(None), 120)
     each = np.array([(scores[where == i].mean(), y[where == i][0]) for i in np.unique(where)])
     return {
         "auc_patches": round(float(roc_auc_score(y, scores)), 3),
         "auc_pictures": round(float(roc_auc_score(each[:, 1], each[:, 0])), 3),
+        "rests_on": {name: round(float(roc_auc_score(y, told(columns, 60))), 3) for name, columns in FEATURES.items()},
         "simulated": len(simulated),
         "real": len(real),
         "real_patients": len(set(real_groups)),
@@ -206,11 +235,17 @@ def compare(
     anatomy: Path | None = None,
     strip: tuple[int, int] = (1, 0),
     brain_only: bool = False,
+    blur_px: float = 0.0,
 ) -> dict[str, Any]:
-    """The two-sample test; writes comparison.json and comparison.png (real pictures below simulated: share it only where they may be shared)."""
+    """The two-sample test; writes comparison.json and comparison.png (real pictures below simulated: share it only where they may be shared).
+
+    blur_px: both are blurred by a Gaussian of so many of SIDE pixels, so that resolution and noise tell little.
+    """
     theirs, groups = real_pictures(real, count, seed, strip)
     ours, _ = simulated_pictures(recipe, channel, count, seed, anatomy, brain_only)
-    answer = {"recipe": recipe, "channel": channel, "anatomy": "folder" if anatomy else "MNI152", **two_sample_test(ours, theirs, groups, seed)}
+    theirs, ours = ([ndimage.gaussian_filter(p, blur_px) if blur_px else p for p in pictures] for pictures in (theirs, ours))
+    given = {"recipe": recipe, "channel": channel, "anatomy": "folder" if anatomy else "MNI152", "blur_px": blur_px}
+    answer = {**given, **two_sample_test(ours, theirs, groups, seed)}
     page([("simulated", ours[:8]), ("real", theirs[:8]), ("simulated", ours[8:16]), ("real", theirs[8:16])], Path(out) / "comparison.png")
     (Path(out) / "comparison.json").write_text(json.dumps(answer, indent=1) + "\n")
     return answer

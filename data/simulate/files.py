@@ -12,6 +12,7 @@ from data.errors import SimulatorError
 from data.records import as_json
 from data.simulate.case import STRUCTURES, SimulatedCase
 from data.simulate.recipes import RECIPES
+from data.simulator import SimulatedStudy
 
 FORMATS = ("nifti", "dicom")
 CT_CHANNELS = ("CT", "LOW_DOSE", "FULL_DOSE", "NOISELESS")
@@ -56,11 +57,11 @@ def write_case(case: SimulatedCase, folder: Path, format: str = "nifti") -> list
         if format == "dicom" and pixels.ndim == 3:
             written += write_series(case, name, folder / name, i + 1)
         else:
-            written.append(write_nifti(pixels, case, folder / f"{name}.nii.gz"))
+            written.append(write_nifti(pixels, case.affine, folder / f"{name}.nii.gz"))
     for name, mask in case.masks.items():
-        written.append(write_nifti(mask, case, folder / f"mask_{name}.nii.gz"))
+        written.append(write_nifti(mask, case.affine, folder / f"mask_{name}.nii.gz"))
     if case.structures.any():
-        written.append(write_nifti(case.structures, case, folder / "structures.nii.gz"))
+        written.append(write_nifti(case.structures, case.affine, folder / "structures.nii.gz"))
     arrays = {key: value for key, value in case.truth.items() if isinstance(value, np.ndarray)}
     if arrays:
         np.savez_compressed(folder / "raw.npz", **arrays)
@@ -79,26 +80,39 @@ def write_case(case: SimulatedCase, folder: Path, format: str = "nifti") -> list
         "truth": {key: plain(value) for key, value in case.truth.items() if not isinstance(value, np.ndarray)},
     }
     (folder / "truth.json").write_text(json.dumps(truth, indent=1) + "\n")
+    return [*written, folder / "truth.json", write_order(case.recipe, case.seed, folder)]
+
+
+def write_order(recipe: str, seed: int, folder: Path) -> Path:
     order = {
-        "id": f"SIM{case.seed:06d}",
-        "order_text": f"SIMULATED. {ORDERS.get(case.recipe, 'Research sequence')}",
-        "ordered_exam": "CT head without contrast" if row.modality == "CT" else "MRI brain",
+        "id": f"SIM{seed:06d}",
+        "order_text": f"SIMULATED. {ORDERS.get(recipe, 'Research sequence')}",
+        "ordered_exam": "CT head without contrast" if RECIPES[recipe].modality == "CT" else "MRI brain",
     }
     (folder / "order.jsonl").write_text(json.dumps(order) + "\n")
-    return [*written, folder / "truth.json", folder / "order.jsonl"]
+    return folder / "order.jsonl"
+
+
+def write_beside(study: SimulatedStudy, folder: Path) -> list[Path]:
+    """Masks (NIfTI, empty where there is nothing) and the order of a head CT, into the folder of its DICOM files."""
+    volume, recipe = study.volume, "ct_haemorrhage"
+    assert volume.affine is not None
+    nothing = np.zeros(volume.pixels.shape, np.uint8)
+    masks = [write_nifti(study.masks.get(name, nothing), volume.affine, folder / f"mask_{name}.nii.gz") for name in RECIPES[recipe].masks]
+    return [*masks, write_order(recipe, study.seed, folder)]
 
 
 def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def write_nifti(pixels: NDArray[Any], case: SimulatedCase, path: Path) -> Path:
+def write_nifti(pixels: NDArray[Any], affine: NDArray[np.float64], path: Path) -> Path:
     """(slices, rows, columns) or a series of them; the affine is turned from LPS to NIfTI's RAS."""
     import nibabel
 
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ case.affine
     image = nibabel.Nifti1Image(
-        np.ascontiguousarray(np.moveaxis(pixels, 0, -1).transpose(2, 1, 0, 3) if pixels.ndim == 4 else pixels.transpose(2, 1, 0)), affine
+        np.ascontiguousarray(np.moveaxis(pixels, 0, -1).transpose(2, 1, 0, 3) if pixels.ndim == 4 else pixels.transpose(2, 1, 0)),
+        np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine,
     )  # type: ignore[attr-defined]
     image.header["descrip"] = b"SIMULATED, not a patient"
     nibabel.save(image, path)  # type: ignore[attr-defined]

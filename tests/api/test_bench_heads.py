@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from api import bench_heads
-from api.bench_heads import as_table, inference, net_of, training, whole
+from api.bench_heads import as_table, inference, measure, net_of, shipped, training, whole
 from vision.heads import HEADS
 
 
@@ -37,3 +37,17 @@ def test_the_table_has_all_that_the_issue_asks_for():
     for row in ("probabilities of 3 x 48 x 48", "read to measures", "memory of it, at most | 500 MB", "studies learnt an hour", "studies simulated"):
         assert row in table
     assert min(found["training"]["learnt_an_hour"].values()) > 0
+
+
+def test_the_simulator_is_timed_by_case_and_head(monkeypatch):
+    monkeypatch.setattr(bench_heads, "SIMULATED", {"dwi_infarct": {}})
+    found = measure("flair_lesions", None, 1, 1, ("simulation",))
+    [row] = found["simulation"]["cases"]
+    assert row["contrasts"] == 3 and row["slices"] == 48 and row["cpu_s"] > 0 and "MNI152" in found["simulation"]["first_use"]
+    assert "| `dwi_infarct` | 3 | MNI152 |" in as_table(found) and "inference" not in found
+
+
+def test_a_head_of_two_stages_is_timed_as_it_ships():
+    took = shipped("dwi_infarct", 1)
+    assert 0 < took["cpu_s"] < 30 and 100 < took["peak_mb"] < 2000
+    assert "| `dwi_infarct` |" in as_table({"threads": 1, "rounds": 1, "heads": {"dwi_infarct": took}})

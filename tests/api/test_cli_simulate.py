@@ -1,12 +1,16 @@
 """`wetread simulate studies --recipe`: files and truth, and what is refused."""
 import json
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from api.cli import app
+from api.dicom.client import send_dicom
 from data.atlas import REGIONS
-from data.errors import SimulatorError
+from data.errors import SimulatorError, StoreError
+from data.images import open_study, read_nifti
+from data.simulate.recipes import RECIPES
 from data.simulate.true_regions import true_region
 from data.simulator import simulate_head_ct
 
@@ -27,6 +31,32 @@ def test_studies_of_a_recipe_are_written_with_their_truth(tmp_path):
 def test_dicom_is_written_a_folder_a_channel(tmp_path):
     done = run("studies", "--recipe", "tumour_type", "-n", 1, "--format", "dicom", "--out", tmp_path)
     assert done.exit_code == 0 and len(list((tmp_path / "tumour_type_0001/MR").glob("*.dcm"))) == 1
+
+
+def test_a_head_ct_without_a_recipe_has_masks_on_its_own_grid_and_an_order(tmp_path):
+    assert run("studies", "-n", 1, "--seed", 1, "--out", tmp_path).exit_code == 0
+    folder = tmp_path / "study_0001"
+    [volume] = open_study(folder).volumes
+    present = {row["code"]: row for row in json.loads((folder / "truth.json").read_text()) if row["present"]}
+    masks = {name: read_nifti(folder / f"mask_{name}.nii.gz").volumes[0] for name in RECIPES["ct_haemorrhage"].masks}
+    for name, mask in masks.items():
+        np.testing.assert_allclose(mask.affine, volume.affine, atol=1e-3)
+        found = present.get("skull_fracture" if name == "fracture" else f"{name}_haemorrhage")
+        assert mask.pixels.shape == volume.pixels.shape and mask.pixels.any() == (found is not None)
+        if found and found["volume_ml"]:
+            assert mask.pixels.sum() * np.prod(volume.spacing_mm) / 1000 == pytest.approx(found["volume_ml"], abs=0.1)
+    order = json.loads((folder / "order.jsonl").read_text())
+    assert order["order_text"].startswith("SIMULATED") and order["ordered_exam"] == "CT head without contrast"
+
+
+def test_what_lies_beside_the_images_is_not_sent(tmp_path):
+    assert run("studies", "--recipe", "tumour_type", "-n", 1, "--format", "dicom", "--out", tmp_path).exit_code == 0
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(StoreError, match="no DICOM storage"):      # nobody listens: what is no image is told before
+        rows = []
+        for row in send_dicom("127.0.0.1", 1, [tmp_path]):
+            rows.append(row)
+    assert [row["file"].split("/")[-1] for row in rows] == ["notes.txt"]
 
 
 def test_the_truth_of_a_simulated_head_ct_says_where_each_finding_is_seen(tmp_path):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from data.errors import InputError, SimulatorError
 from data.images import open_study
-from data.simulate.compare import compare, fitted, two_sample_test
+from data.simulate.compare import compare, fitted, real_pictures, two_sample_test
 from data.simulate.files import write_case
 from data.simulate.recipes import simulate
 
@@ -62,12 +62,30 @@ def test_the_two_sample_test_finds_a_difference_and_only_where_there_is_one():
     assert other["auc_pictures"] > 0.95 and 0.2 < same["auc_pictures"] < 0.8
 
 
+def test_what_gives_a_simulation_away_is_named():
+    rng = np.random.default_rng(2)
+    ours, darker = [blobs(rng, 0.05) for _ in range(14)], [0.7 * blobs(rng, 0.05) for _ in range(14)]
+    found = two_sample_test(ours, darker, [str(i) for i in range(14)])["rests_on"]
+    assert found["grey"] > 0.95 and set(found) == {"grey", "edges", "spectrum", "layout"}
+
+
+def test_pictures_of_a_patient_are_known_by_the_table_beside_them(tmp_path):
+    rng = np.random.default_rng(3)
+    (tmp_path / "img").mkdir()
+    (tmp_path / "index.csv").write_text("row,case\n" + "".join(f"{i},patient {i // 4}\n" for i in range(12)))
+    for i in range(12):
+        Image.fromarray((blobs(rng, 0.1) * 200).astype(np.uint8)).save(tmp_path / f"img/{i:04d}.png")
+    _, patients = real_pictures(tmp_path / "img", 12, 0)
+    assert sorted(patients) == sorted(f"patient {i // 4}" for i in range(12))
+
+
 def test_comparison_writes_its_figure_and_page(tmp_path):
     rng = np.random.default_rng(1)
     for i in range(12):
         Image.fromarray((blobs(rng, 0.1) * 200).astype(np.uint8)).save(tmp_path / f"p{i}.png")
     answer = compare("t1_to_t2", "T1", tmp_path, tmp_path / "out", 10, 1)
-    assert answer["auc_patches"] > 0.6 and answer["real"] == 10
+    assert answer["auc_patches"] > 0.6 and answer["real"] == 10 and answer["blur_px"] == 0
+    assert compare("t1_to_t2", "T1", tmp_path, tmp_path / "blurred", 10, 1, blur_px=2.0)["blur_px"] == 2
     assert json.loads((tmp_path / "out/comparison.json").read_text()) == answer and (tmp_path / "out/comparison.png").exists()
     with pytest.raises(InputError, match="does not exist"):
         compare("t1_to_t2", "T1", tmp_path / "none", tmp_path / "out", 10)
