@@ -373,10 +373,11 @@ def bench_queue(
 
 @bench_app.command("decoder")
 def bench_decoder(repeats: int = 5, out: Out = None) -> None:
-    """CPU seconds of 60 words at R2Gen's published shape, fp32 and int8, beside Hugging Face and R2Gen's own loop: a line of JSON."""
+    """CPU seconds and memory of 60 words at R2Gen's published shape, fp32 and int8, beside Hugging Face and R2Gen's own loop: a line of JSON."""
     from vision.bench_decoder import bench_decoder as measure
+    from vision.bench_decoder import peak_memory
 
-    write_lines([measure(repeats=repeats)], out)
+    write_lines([{**measure(repeats=repeats), "memory": peak_memory()}], out)
 
 
 @db_app.command("upgrade")
