@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 
 from data.errors import InputError
+from data.findings import FINDINGS
 from data.records import Draft, Finding, Sentence
 from nlp.evaluate_protocol import BARS as PROTOCOL_BARS
 from nlp.sentences import group_findings
 from vision.evaluate_report import CODES, main
-from vision.evaluate_wording import random_graph, unsupported_names, wording
+from vision.evaluate_wording import CARRIED, random_graph, unsupported_names, wording
 from vision.report_card import BARS, bars_of
 from vision.report_scores import CONSTANT, alert_table, haemorrhage_table, score, shuffled, sureness, unsupported
 from vision.reporter import Reporter
@@ -107,6 +108,16 @@ def test_random_graphs_have_no_code_twice_and_differ():
     graphs = [random_graph(chance) for _ in range(30)]
     assert all(len({f.code for f in graph}) == len(graph) == len({f.id for f in graph}) for graph in graphs)
     assert len({repr(graph) for graph in graphs}) == 30 and any(len(group_findings(graph)) > 2 for graph in graphs)
+
+
+def test_random_graphs_carry_all_that_a_graph_can_hold_and_only_what_the_table_allows():
+    chance = Random(1)
+    found = [f for _ in range(300) for f in random_graph(chance) if f.present]
+    assert all(any(getattr(f, name) for f in found) for name in CARRIED)
+    for f in found:
+        row = FINDINGS[f.code]
+        assert (f.side or "left") in (row.side or ("left",)) and (not f.grade or f.grade in row.grade) and (not f.acuity or f.acuity in row.acuity)
+        assert (f.count is None or row.count) and (f.size_mm is None or row.size) and (f.volume_ml is None or row.volume)
 
 
 @pytest.fixture(scope="module")
