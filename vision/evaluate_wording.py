@@ -48,7 +48,8 @@ def wording(reporter: Reporter, graphs: int, seed: int, report: Callable[..., No
     chance = Random(seed)
     sentences = replaced = by_model = 0
     wrong: dict[str, list[str]] = {"re-reader": [], "search for names": []}
-    texts, keys, whole = set(), set(), []
+    texts, keys = set(), set()
+    whole: list[str] = []
     carried = dict.fromkeys(CARRIED, 0)
     for i in range(graphs):
         graph = random_graph(chance)
@@ -65,8 +66,8 @@ def wording(reporter: Reporter, graphs: int, seed: int, report: Callable[..., No
         for name in CARRIED:
             carried[name] += any(f.present and getattr(f, name) for f in graph)
         if len(whole) < ERRORS_IN:
-            found, told = (" ".join(s.text for s in written if s.section == name) for name in ("findings", "impression"))
-            whole.append(f"FINDINGS: {found}\n\nIMPRESSION: {told}\n")
+            body, told = (" ".join(s.text for s in written if s.section == name) for name in ("findings", "impression"))
+            whole.append(f"FINDINGS: {body}\n\nIMPRESSION: {told}\n")
         if (i + 1) % 100 == 0:
             report(i + 1, graphs, phase="random graphs")
     return {"graphs": graphs, "sentences": sentences, "worded by the model": ratio(by_model, sentences), "replaced by template": replaced,
