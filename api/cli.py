@@ -195,12 +195,13 @@ def evaluate(
     device: Device = "auto",
     workers: Annotated[int | None, typer.Option(help="heads: processes that simulate.")] = None,
     base: Annotated[Path | None, typer.Option(help="heads: weights of simulation alone for the folds on real images; report: models.")] = None,
+    graphs: Annotated[int | None, typer.Option(help="report: random findings graphs put into words; default 1600, its bar asks for 10000.")] = None,
 ) -> None:
     """Measure a model beside its floors; prints JSON, writes plots and the model card."""
     from api.training import evaluate_model
 
     figures = evaluate_model(name, out, data=data, epochs=epochs, authors=authors, size=size, pictures=pictures, seed=seed,
-                             device=device_name(device), workers=workers, base=base)
+                             device=device_name(device), workers=workers, base=base, graphs=graphs)
     print(json.dumps(figures, indent=2))
 
 
@@ -381,10 +382,11 @@ def bench_queue(
 
 @bench_app.command("decoder")
 def bench_decoder(repeats: int = 5, out: Out = None) -> None:
-    """CPU seconds of 60 words at R2Gen's published shape, fp32 and int8, beside Hugging Face and R2Gen's own loop: a line of JSON."""
+    """CPU seconds and memory of 60 words at R2Gen's published shape, fp32 and int8, beside Hugging Face and R2Gen's own loop: a line of JSON."""
     from vision.bench_decoder import bench_decoder as measure
+    from vision.bench_decoder import peak_memory
 
-    write_lines([measure(repeats=repeats)], out)
+    write_lines([{**measure(repeats=repeats), "memory": peak_memory()}], out)
 
 
 @db_app.command("upgrade")

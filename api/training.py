@@ -60,6 +60,8 @@ def evaluate_head(name: str, out: Path | None, **options: Any) -> dict[str, Any]
     from vision.heads import head_named
 
     head = head_named(name)
+    if options.pop("graphs", None):
+        raise InputError(f"--graphs has no meaning for {name}; leave it out")
     if head.programs and head.weights and head.programs[1] == MODELS[head.weights][1]:
         raise InputError(f"{name} is part of the {head.weights} model; run `wetread evaluate {head.weights}`")
     asked = given(name, options, "size", HEAD_REFUSED)
@@ -118,7 +120,7 @@ def train_on_signatures(home: Path, db: str | None, **options: Any) -> str:
 def evaluate_model(name: str, out: Path | None, **options: Any) -> dict[str, Any]:
     if name not in MODELS:
         return evaluate_head(name, out, **options)
-    for option in ("workers",) if name == "report" else ("workers", "base"):
+    for option in ("workers",) if name == "report" else ("workers", "base", "graphs"):
         if options.get(option):
             raise InputError(f"--{option} has no meaning for {name}; leave it out")
         options.pop(option, None)

@@ -1,11 +1,15 @@
 """What two texts say differently: facts gone, facts new, and facts with another polarity, side, number, severity or comparison."""
+import re
 from collections import Counter
 from dataclasses import dataclass
 
-from nlp.assertions import Assertion, Loose, read_all
+from data.findings import FINDINGS
+from nlp.assertions import NOT_NOW, Assertion, Loose, read_all
 from nlp.report_words import IMPLIED
 
 Fact = tuple[str, ...]
+SCALES = sorted({row.scale for row in FINDINGS.values() if row.scale})
+SCALED = re.compile(rf"\b({'|'.join(SCALES)})(?:\s+(?:grade|score|scale))?[\s:=]*(\d|i{{1,3}}\b)", re.I)
 # which attribute of two mentions of one finding differs; the first that does names the change
 COMPARED = ("polarity", "side", "size", "severity", "comparison", "count", "region", "acuity")
 
@@ -21,8 +25,16 @@ class Change:
 
 def facts(text: str) -> Counter[Fact]:
     """What the text says of these images, as a bag: order, layout and wording do not count."""
+    return Counter(fact_of(row) for row in rows_of(text))
+
+
+def rows_of(text: str) -> list[Assertion | Loose]:
+    """What is said of these images; a grade on a scale ("Fazekas 2") is a row of its own, as the reader takes its scale for a name alone."""
     read = read_all(text)
-    return Counter([fact_of(a) for a in read.assertions if a.context == "now"] + [fact_of(row) for row in read.loose])
+    told = [(start, end) for name, start, end in read.sections if name in NOT_NOW]
+    return [*(a for a in read.assertions if a.context == "now"), *read.loose,
+            *(Loose("severity", " ".join(m.groups()).lower(), *m.span()) for m in SCALED.finditer(text)
+              if not any(start <= m.start() < end for start, end in told))]
 
 
 def fact_of(row: Assertion | Loose) -> Fact:
@@ -59,9 +71,9 @@ def changes(before: str, after: str) -> list[Change]:
 
 def unpaired(text: str, other: str) -> list[Assertion | Loose]:
     """Rows of `text` that are left when equal facts of `other` are taken away."""
-    left, rows = facts(other), read_all(text)
+    left = facts(other)
     found: list[Assertion | Loose] = []
-    for row in (*(a for a in rows.assertions if a.context == "now"), *rows.loose):
+    for row in rows_of(text):
         fact = fact_of(row)
         if left[fact]:
             left[fact] -= 1

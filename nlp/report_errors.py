@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 from random import Random
 
+from data.findings import FINDINGS
+
 SENTENCE = re.compile(r"(?<=[.!?])[\s*]+(?=[A-Z0-9*•(-])")
 DENIAL = re.compile(r"\b(?:no|not|without|nor|neither|none|absence|negative|free of|absent|unremarkable|normal|patent|intact|preserved)\b", re.I)
 NAMED = re.compile(
@@ -120,6 +122,24 @@ def severity_changed(text: str, chance: Random, others: Sequence[str]) -> str | 
         return None
     match = chance.choice(found)
     return replaced(text, match, SEVERITIES[match[1].lower()])
+
+
+# what a draft says of severity: more often a grade on a scale or an age than a word
+GRADE = re.compile(rf"\b(?:{'|'.join(sorted({row.scale for row in FINDINGS.values() if row.scale}))}) (\d)\b")
+AGES = {"hyperacute": "chronic", "acute": "chronic", "subacute": "chronic", "chronic": "acute"}
+AGE = re.compile(rf"\b({'|'.join(AGES)})\b", re.I)
+
+
+def grade_changed(text: str, chance: Random, others: Sequence[str]) -> str | None:
+    """Another word of severity, another grade (Fazekas 1 for 3, 3 for 1), or another age (chronic for acute)."""
+    found = [m for a, b in sentences_of(text) for pattern in (SEVERITY, GRADE, AGE) for m in pattern.finditer(text, a, b)
+             if not DENIAL.search(text, a, m.start())]
+    if not found:
+        return None
+    match = chance.choice(found)
+    if match.re is GRADE:
+        return f"{text[:match.start(1)]}{3 if match[1] < '2' else 1}{text[match.end(1):]}"
+    return replaced(text, match, {**SEVERITIES, **AGES}[match[1].lower()])
 
 
 NUMBER = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)(?=(?:\s*[x×]\s*\d+(?:\.\d+)?)*\s*-?(?:mm|cm|ml|cc)\b)", re.I)

@@ -1,7 +1,17 @@
-"""What the decoder costs: CPU seconds at the published shape of R2Gen, beside a Hugging Face decoder of that size and R2Gen's own way of writing."""
+"""What the decoder costs at the published shape of R2Gen, in CPU seconds and memory, beside Hugging Face and R2Gen's own way of writing.
+
+The Hugging Face side is a VisionEncoderDecoderModel of random weights: a GPT-2 with cross-attention of the same shape as the decoder's, behind a
+ViT of one layer. As on the other sides, no picture is encoded: `generate` is given the image tokens as the encoder's answer.
+"""
 import copy
+import gc
+import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,8 +34,7 @@ def bench_decoder(tokens: int = 60, repeats: int = 5, seed: int = 0) -> dict[str
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        words = (*SPECIAL, *BYTES, *(f"w{i}" for i in range(WORDS - len(SPECIAL) - len(BYTES))))
-        plain = ReportDecoder(DecoderConfig(words, ("f",), WIDTH, HEADS, LAYERS, INNER, WIDTH)).eval()
+        plain = own()
         small = copy.deepcopy(plain).int8()
         image = torch.randn(1, IMAGE, WIDTH)
         theirs, r2gen = hugging_face(tokens), R2Gen().eval()
@@ -46,6 +55,66 @@ def bench_decoder(tokens: int = 60, repeats: int = 5, seed: int = 0) -> dict[str
     figures["kept"] = {name: figures[name] >= bar if "tokens a" in name else figures[name] <= bar for name, bar in BARS.items()}
     return figures
 
+
+# ---------------------------------------------------------------- memory: each side alone in a process
+
+SIDES: dict[str, Callable[[int], Callable[[Tensor], object]]] = {
+    "fp32": lambda tokens: writer(own(), tokens),
+    "int8": lambda tokens: writer(own().int8(), tokens),
+    "Hugging Face": lambda tokens: hugging_face(tokens),
+    "R2Gen's loop": lambda tokens: loop(R2Gen().eval(), tokens),
+}
+
+
+def peak_memory(tokens: int = 60, sides: Sequence[str] = tuple(SIDES)) -> dict[str, dict[str, float]]:
+    """MB resident at most while a process that holds one side alone writes with it, and what of that is not Python and the libraries."""
+    root = Path(__file__).parent.parent
+    figures = {}
+    for name in sides:
+        code = "import sys; from vision.bench_decoder import run_alone; run_alone(sys.argv[1], int(sys.argv[2]))"
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, name, str(tokens)], capture_output=True, text=True, check=True, cwd=root,
+                              env={**os.environ, "OMP_NUM_THREADS": "1"})
+        figures[name] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+@torch.inference_mode()
+def run_alone(name: str, tokens: int) -> None:
+    """Print, as JSON, the largest resident memory of this process while it writes, in MB, and how much of it the model and its writing take."""
+    torch.set_num_threads(1)
+    if name == "Hugging Face":
+        import transformers.models.gpt2.modeling_gpt2
+        import transformers.models.vision_encoder_decoder.modeling_vision_encoder_decoder
+        import transformers.models.vit.modeling_vit  # noqa: F401
+    gc.collect()
+    before = resident_mb("VmRSS")
+    write = SIDES[name](tokens)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")       # the peak so far is forgotten: int8 is made from fp32
+    write(torch.randn(1, IMAGE, WIDTH))
+    print(json.dumps({"peak MB": round(resident_mb("VmHWM")), "above the libraries, MB": round(resident_mb("VmHWM") - before, 1)}))
+
+
+def resident_mb(key: str) -> float:
+    """From /proc: getrusage counts, of a child, what its parent held at the start."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(key))) / 1024
+
+
+def own() -> ReportDecoder:
+    words = (*SPECIAL, *BYTES, *(f"w{i}" for i in range(WORDS - len(SPECIAL) - len(BYTES))))
+    return ReportDecoder(DecoderConfig(words, ("f",), WIDTH, HEADS, LAYERS, INNER, WIDTH)).eval()
+
+
+def writer(decoder: ReportDecoder, tokens: int) -> Callable[[Tensor], object]:
+    return lambda image: free(decoder, image, 1, tokens)
+
+
+def loop(model: "R2Gen", tokens: int) -> Callable[[Tensor], object]:
+    return lambda image: model.beam(image, tokens)
+
+
+# ---------------------------------------------------------------- speed
 
 def timed(work: Callable[[], object], repeats: int, warm: bool = True) -> float:
     if warm:
@@ -74,15 +143,20 @@ def free(decoder: ReportDecoder, image: Tensor, rows: int, tokens: int) -> Tenso
 
 
 def hugging_face(tokens: int) -> Callable[[Tensor], object]:
-    """GPT-2 with cross-attention of the same shape, `generate` with its cache."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+    """`generate` with its cache of a VisionEncoderDecoderModel whose decoder has the same shape; the image tokens stand for its encoder's answer."""
+    from transformers import GPT2Config, GPT2LMHeadModel, VisionEncoderDecoderModel, ViTConfig, ViTModel
+    from transformers.modeling_outputs import BaseModelOutput
 
     config = GPT2Config(vocab_size=WORDS, n_positions=128, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_inner=INNER, add_cross_attention=True,
                         bos_token_id=1, eos_token_id=None, pad_token_id=0)
-    model = GPT2LMHeadModel(config).eval()
-    start = torch.ones(1, 1, dtype=torch.long)
-    return lambda image: model.generate(start, attention_mask=torch.ones_like(start), encoder_hidden_states=image, max_new_tokens=tokens,
-                                        min_new_tokens=tokens, do_sample=False, use_cache=True)
+    # two pictures of 7 x 7 patches beside each other: as many image tokens as R2Gen has, and its first one
+    encoder = ViTModel(ViTConfig(hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=HEADS, intermediate_size=INNER, image_size=(112, 224),
+                                 patch_size=16, num_channels=1), add_pooling_layer=False)
+    model = VisionEncoderDecoderModel(encoder=encoder, decoder=GPT2LMHeadModel(config)).eval()
+    for name, value in {"decoder_start_token_id": 1, "bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0}.items():
+        setattr(model.generation_config, name, value)
+    return lambda image: model.generate(encoder_outputs=BaseModelOutput(last_hidden_state=image), max_new_tokens=tokens, min_new_tokens=tokens,
+                                        do_sample=False, use_cache=True)
 
 
 # ---------------------------------------------------------------- R2Gen's way: relational memory, memory-driven norms, no cache, beam 3

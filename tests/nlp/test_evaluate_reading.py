@@ -9,7 +9,7 @@ from data.errors import InputError
 from data.report_texts import read_report_texts
 from nlp.evaluate_reading import main, table
 from nlp.report_changes import changes, facts
-from nlp.report_errors import KINDS
+from nlp.report_errors import KINDS, grade_changed
 
 TEXT = """EXAM: CT head
 
@@ -30,6 +30,14 @@ def test_every_kind_of_error_changes_what_the_text_says_and_is_noticed(kind):
         assert spoilt is not None and spoilt != TEXT
         assert spoilt.startswith(TEXT[:60]) and spoilt.endswith("Dictated by: left right"), "only what reports is spoilt"
         assert facts(spoilt) != facts(TEXT), spoilt
+
+
+@pytest.mark.parametrize("text", ["FINDINGS: Small-vessel white matter disease, Fazekas 1.", "FINDINGS: Chronic left subdural haematoma, 12 mL.",
+                                  "FINDINGS: Mild mass effect.", "FINDINGS: Left hippocampal atrophy (MTA 3)."])
+def test_another_grade_age_or_severity_is_noticed(text):
+    spoilt = grade_changed(text, Random(0), [])
+    assert spoilt is not None and spoilt != text and facts(spoilt) != facts(text)
+    assert grade_changed("FINDINGS: No acute infarct or severe mass effect.", Random(0), []) is None
 
 
 def test_a_rewording_is_no_error():

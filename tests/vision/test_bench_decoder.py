@@ -11,6 +11,11 @@ def test_every_bar_is_held_against_a_figure_of_the_same_run(monkeypatch):
     assert set(figures["kept"]) == set(BARS) == set(figures["bars"]) and all(figures[name] > 0 for name in BARS)
 
 
+def test_memory_is_that_of_a_process_with_one_side_alone():
+    [figures] = bench_decoder.peak_memory(tokens=2, sides=("int8",)).values()
+    assert 100 < figures["peak MB"] < 1200 and 0 < figures["above the libraries, MB"] < 200
+
+
 def test_r2gens_words_depend_on_the_image(monkeypatch):
     for name, value in {"WIDTH": 16, "HEADS": 2, "LAYERS": 1, "INNER": 16}.items():
         monkeypatch.setattr(bench_decoder, name, value)

@@ -9,12 +9,14 @@ import pytest
 from PIL import Image
 
 from data.errors import InputError
+from data.findings import FINDINGS
 from data.records import Draft, Finding, Sentence
+from data.simulator import LEFT, RIGHT, SYNTHSEG, read_anatomy
 from nlp.evaluate_protocol import BARS as PROTOCOL_BARS
 from nlp.sentences import group_findings
-from vision.evaluate_report import CODES, main
-from vision.evaluate_wording import random_graph, unsupported_names, wording
-from vision.report_card import BARS, all_bars
+from vision.evaluate_report import CODES, drafts_of_pictures, main
+from vision.evaluate_wording import CARRIED, random_graph, unsupported_names, wording
+from vision.report_card import BARS, PARTS, all_bars, card
 from vision.report_scores import CONSTANT, alert_table, haemorrhage_table, score, shuffled, sureness, unsupported
 from vision.reporter import Reporter
 
@@ -109,10 +111,42 @@ def test_random_graphs_have_no_code_twice_and_differ():
     assert len({repr(graph) for graph in graphs}) == 30 and any(len(group_findings(graph)) > 2 for graph in graphs)
 
 
+def test_random_graphs_carry_all_that_a_graph_can_hold_and_only_what_the_table_allows():
+    chance = Random(1)
+    found = [f for _ in range(300) for f in random_graph(chance) if f.present]
+    assert all(any(getattr(f, name) for f in found) for name in CARRIED)
+    for f in found:
+        row = FINDINGS[f.code]
+        assert (f.side or "left") in (row.side or ("left",)) and (not f.grade or f.grade in row.grade) and (not f.acuity or f.acuity in row.acuity)
+        assert (f.count is None or row.count) and (f.size_mm is None or row.size) and (f.volume_ml is None or row.volume)
+
+
+def test_possible_and_refused_pictures_are_abstentions_and_no_mistakes():
+    rows = drafts_of_pictures({"head_ct, with haemorrhage": {"stated": 13}, "phe_sich patients as stacks, whole": {"stated": 4},
+                               "head_ct, without haemorrhage": {"excluded": 11, "possible": 1, "stated": 1}})
+    assert set(rows) == {"head_ct"} and rows["head_ct"]["pictures"] == 26
+    assert rows["head_ct"]["right of those decided"] == pytest.approx(24 / 25) and rows["head_ct"]["abstained"] == pytest.approx(1 / 26, abs=1e-4)
+
+
+def label_map(path):
+    """The embedded head as a SynthSeg label map, its halves told apart."""
+    tissue = read_anatomy().tissue
+    labels = np.zeros(tissue.shape, np.int16)
+    for label, kind in SYNTHSEG.items():
+        if label not in RIGHT:
+            labels[(tissue == kind) & (labels == 0)] = label
+    right = labels[len(labels) // 2:]
+    for left_label, right_label in zip(LEFT, RIGHT, strict=True):
+        right[right == left_label] = right_label
+    path.parent.mkdir()
+    np.savez_compressed(path, lab=labels)
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    out = tmp_path_factory.mktemp("report")
-    return main(out=out, studies=2, graphs=4), out
+    folder = tmp_path_factory.mktemp("report")
+    label_map(folder / "synthseg_labelmaps" / "another_head.npz")
+    return main(data=folder, out=folder / "out", studies=2, graphs=4), folder / "out"
 
 
 def test_the_command_writes_bars_rows_tables_and_plots(measured):
@@ -120,10 +154,12 @@ def test_the_command_writes_bars_rows_tables_and_plots(measured):
     page = (out / "card.md").read_text()
     assert json.loads((out / "figures.json").read_text())["bars"] == figures["bars"]
     for words in ("| constant report |", "| shuffled images |", "| true labels |", "negation removed", "BLEU-4", "alert threshold", "reached",
-                  "wetread evaluate report --size 2", "| left |"):
+                  "--size 2", "| left |", "**Unseen heads**", "the heads another_head,"):
         assert words in page
-    assert figures["constant report"]["F1"] in (0.0, None) and figures["true labels"]["F1"] == 1.0
-    assert figures["unsupported positives"] == 0
+    for part in (figures, figures["unseen heads"]):
+        assert part["constant report"]["F1"] in (0.0, None) and part["true labels"]["F1"] == 1.0
+        assert part["unsupported positives"] == 0
+    assert figures["heads"] == ["embedded"] and figures["unseen heads"]["heads"] == ["another_head"]
     for name in ("drafts.png", "sureness.png"):
         assert Image.open(out / name).size[0] > 300
     assert {row["figure"] for row in figures["bars"]} >= {row[0] for row in BARS}
@@ -148,9 +184,20 @@ def test_the_page_on_models_has_the_bars_of_the_programs_that_print_them():
 
 def test_a_figure_below_its_bar_is_said_not_to_be_reached_and_one_not_taken_not_to_be_measured(measured):
     figures, _ = measured
-    rows = {row["figure"]: row for row in all_bars({**figures, "drafts": {**figures["drafts"], "F1": 0.2}, "speed": {}})}
-    assert rows["simulated studies: positive-finding F1"]["reached"] is False
+    low = {**figures["drafts"], "F1": 0.2}
+    unseen = {**figures["unseen heads"], "drafts": low}
+    rows = {row["figure"]: row for row in all_bars({**figures, "drafts": low, "unseen heads": unseen, "speed": {}})}
+    assert [rows[f"{part}: positive-finding F1"]["reached"] for part in PARTS] == [False, False]
     assert rows["memory of the image path, MB"]["reached"] is None
+    alone = {name: value for name, value in figures.items() if name != "unseen heads"}
+    assert next(row for row in all_bars(alone) if row["figure"] == "unseen heads: positive-finding F1")["reached"] is None
+    assert "of heads that training does not know nothing was measured" in card(alone)
+
+
+def test_the_page_has_time_and_memory_of_each_side_of_the_decoder(measured):
+    figures, _ = measured
+    decoder = {"int8 CPU s": 0.04, "memory": {"int8": {"peak MB": 307, "above the libraries, MB": 32.8}}}
+    assert "| int8 | 0.04 | 307 | 32.8 |" in card({**figures, "speed": {**figures["speed"], "decoder": decoder}})
 
 
 def test_studies_of_others_are_read_drafted_or_named_as_refused(tmp_path):
@@ -174,3 +221,5 @@ def test_a_folder_without_anything_to_measure_on_is_named(tmp_path):
     (tmp_path / "reports.jsonl").write_text(json.dumps({"id": 1, "patient": 1, "images": "x.png", "text": "No bleed.", "split": "train"}))
     with pytest.raises(InputError, match="neither a test nor a val"):
         main(data=tmp_path)
+    with pytest.raises(InputError, match="--graphs is 0"):
+        main(graphs=0)
