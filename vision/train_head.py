@@ -61,7 +61,7 @@ class Run:
 
 def main(name: str, data: Path | None = None, out: Path | None = None, size: int | None = None, epochs: int | None = None, seed: int = 0,
          device: str = "cpu", resume: bool = False, base: Path | None = None, minutes: float | None = None, frozen: bool = False,
-         workers: int | None = None, batch: int | None = None, anatomy: Path | None = None, real: bool = False,
+         workers: int | None = None, batch: int | None = None, anatomy: Path | None = None, real: bool = False, network: str = "",
          report: Callable[..., None] = lambda *a, **k: None, examples: dict[str, list[Example]] | None = None) -> dict[str, Any]:
     """Train the head `name` into the folder `out`; its validation figure and what it took.
 
@@ -75,9 +75,10 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
         real: learn from the row's public set of real images under `data` (an eighth of the patients stops the training), best from a `base`.
         workers: processes that simulate, and threads that draw the batches.
         batch: cases in a step, unless as many as the head's task says; a GPU takes more.
+        network: another than the row's, to measure the row beside.
         examples: made ready, by split, where a caller has them.
     """
-    head = head_named(name)
+    head = replace(head_named(name), network=network) if network else head_named(name)
     if head.task == "program":
         raise InputError(f"{name} has no training of its own; train {head.weights}" if head.weights else f"{name} has nothing to train")
     if frozen and base is None:

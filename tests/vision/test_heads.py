@@ -7,9 +7,9 @@ from torch.nn import functional
 from data.model_files import MODELS, rows, to_int8
 from data.simulate.recipes import RECIPES
 from tests.vision.heads_material import tiny_case, tiny_examples
-from vision.heads import CLASSED, HEADS, tasks
+from vision.heads import CLASSED, HEADS, floors, tasks
 from vision.heads.augment import look_whole, move_whole
-from vision.heads.examples import make_example
+from vision.heads.examples import Example, make_example
 from vision.heads.infer import planes, through
 from vision.heads.tasks import TASKS
 from vision.heads.tissue_class import VALUES, TissueClass, values_of
@@ -48,6 +48,17 @@ def test_a_row_learns_answers_and_is_scored_beside_its_floor(name):
     assert set(floor) >= {"validation"}
     if head.task not in (*CLASSED, "detect"):
         assert head.metric in scores and head.metric in floor
+
+
+def test_a_plain_unet_learns_from_the_zero_filled_image_alone_and_stands_beside_the_unrolled_network(monkeypatch):
+    """A case that it was not taught comes out better than it went in; the raw data is not looked at again."""
+    monkeypatch.setattr(floors, "UNET_EPOCHS", 1)
+    head, task = HEADS["reconstruction_radial"], TASKS["rebuild"]
+    answer = dict(head.also)["U-Net"](head, tiny_examples(head, 10))
+    case = tiny_examples(head, 1, seed=50)[0]
+    made = answer(case)
+    assert task.score(head, made, case)["nmse"] < task.score(head, floors.zero_filled(head, [])(case), case)["nmse"]
+    np.testing.assert_array_equal(answer(Example(case.arrays | {"kernels": 0 * case["kernels"], "coils": 0 * case["coils"]})), made)
 
 
 @pytest.mark.parametrize("name", ["flair_lesions", "t1_to_t2", "ad_stages", "reconstruction_cartesian"])

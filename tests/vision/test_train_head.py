@@ -492,8 +492,9 @@ def test_values_are_left_out_of_a_patient_together_with_their_being_known():
 
 def test_the_floor_of_a_class_learns_from_as_many_cases_as_the_head_did_but_not_from_thousands(tmp_path):
     for cases, wanted in ((240, 240), (4970, FLOOR_CASES_MAX)):
-        (tmp_path / "card.json").write_text(json.dumps({"trained_on": {"train": cases}}))
+        (tmp_path / "card.json").write_text(json.dumps({"trained_on": {"train": cases, "validation": 15}}))
         assert taught_cases(HEADS["tumour_type"], tmp_path) == wanted
+        assert taught_cases(HEADS["reconstruction_radial"], tmp_path) == cases + 15         # its U-Net is stopped by as many as the head was
 
 
 def test_patients_of_oasis_are_judged_each_by_the_net_that_did_not_learn_from_it():

@@ -66,7 +66,7 @@ REVIEW = "2018 review"
 PATTERN = ("taught on simulated heads alone, no patient was measured, and of one healthy man's head the pattern is answered (docs/heads.md): "
            "no evidence in one person")
 CLASSED = ("category", "tissues", "picture", "volumes")        # tasks that answer with a class
-SENSING = (("compressed sensing (total variation)", floors.compressed_sensing),)
+SENSING = (("compressed sensing (total variation)", floors.compressed_sensing), ("U-Net", floors.plain_unet))
 FINDINGS = {"task": "program", "programs": ("vision.train_findings", "vision.evaluate_findings"), "weights": "findings", "modality": "CT",
             "network": "encoder and picture net", "loss": "cross-entropy+dice"}
 
