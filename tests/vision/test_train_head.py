@@ -469,6 +469,21 @@ def test_classes_of_patients_whose_tissue_nobody_outlined_are_fitted_to_what_a_b
         np.testing.assert_array_equal(new[name], old[name])
 
 
+def test_stages_are_fitted_to_the_tissues_that_another_row_finds_and_ship_without_its_net(tmp_path):
+    """Nothing of the net is taught or stored twice, another base is refused, and so are classes fitted to another net's tissues."""
+    head, examples = HEADS["ad_stages"], material("ad_stages")
+    with pytest.raises(InputError, match="t1_structures finds, as it ships; leave --base out"):
+        main("ad_stages", out=tmp_path, examples=examples, base=tmp_path)
+    assert main("ad_stages", out=tmp_path, examples=examples)["steps"] == 0
+    config, tensors = load_model(tmp_path)
+    assert set(tensors) == {"usual", "spread", "answer.weight", "answer.bias"} and (tmp_path / "model.safetensors").stat().st_size < 5_000
+    net, outlines = train_head.trained(head, tmp_path), train_head.trained(HEADS["t1_structures"])
+    assert all(torch.equal(values, net.unet.state_dict()[name]) for name, values in outlines.state_dict().items())
+    save_model(tmp_path, tensors, config | {"tissues": {**config["tissues"], "sha256": "0"}}, {})
+    with pytest.raises(ModelError, match="fitted to other tissues than t1_structures finds"):
+        load_head(head, tmp_path)
+
+
 def test_own_patients_of_any_spacing_are_fitted_on_the_grid_that_they_are_read_on():
     head = HEADS["huntington_pattern"]
     cases = [ImageCase(f"p{i}", {"T1": np.random.default_rng(i).uniform(1, 2, (24, 40, 40)).astype(np.float32)}, category=i % 3,

@@ -49,6 +49,8 @@ class Head:
     start: str = ""                     # image: the input the answer is a change of
     series: int = 1                     # maps in a channel that is a series
     dimensions: int = 2                 # of a network of outlines or tissues: 3 reads a volume whole, on the grid that it was taught
+    tissues_of: str = ""                # tissues: the row whose shipped net outlines them: the classes alone are fitted and ship
+    ordered: bool = False               # tissues: the classes are stages of one disease
     better: str = "higher"              # of `metric`
     options: dict[str, Any] = field(default_factory=dict)      # keywords of the recipe
     real: str = ""                      # reader of real images in data.head_images.READERS, "" where there is none
@@ -123,8 +125,8 @@ ROWS = (
     Head("ad_stages", "normal, stable MCI, converting MCI or Alzheimer's disease on T1", "tissues", "ad_classes", ("T1",),
          ("normal", "mci_stable", "mci_converter", "alzheimer"), "accuracy", "better than volumes alone",
          f"AUC 0.97 / 63 % / 54 % for 2 / 3 / 4 classes ({REVIEW})",
-         floors.volume_regression, "volumes, logistic regression", network="tissues and neighbours", loss="cross-entropy+dice", width=16,
-         dimensions=3),
+         floors.volume_regression, "volumes, logistic regression", network="tissues and neighbours", loss="cross-entropy", width=16,
+         dimensions=3, tissues_of="t1_structures", ordered=True),
     Head("ad_volumes", "normal, stable MCI, converting MCI or Alzheimer's disease from volumes, age and sex", "volumes", "ad_classes", (),
          ("normal", "mci_stable", "mci_converter", "alzheimer"), "accuracy", "real OASIS-1, dementia or not: AUC >= 0.725",
          "AUC 0.725 (OASIS-1, volumes and age)",

@@ -524,7 +524,7 @@ def values_in(net: nn.Module, example: Example, device: str, flips: bool = True)
 def fit_tissues(head: Head, net: nn.Module, examples: Sequence[Example], device: str) -> None:
     assert isinstance(net, TissueClass)
     values = torch.stack([values_in(net.eval(), example, device) for example in examples])
-    net.fit(values, torch.tensor([int(e.facts["category"]) for e in examples], device=device))
+    net.fit(values, torch.tensor([int(e.facts["category"]) for e in examples], device=device), head.ordered)
 
 
 def class_of(net: nn.Module, values: Tensor) -> NDArray[np.float32]:
