@@ -10,7 +10,7 @@ from vision.heads.unet import UNet, UNetConfig
 
 @dataclass(frozen=True)
 class PlainConfig:
-    width: int = 20
+    width: int = 16
     stages: int = 4
 
 
