@@ -16,7 +16,7 @@ VALUES = 2 * KINDS + len(NEAR_MM) * KINDS**2
 LEAST_SHARE, LEAST_NEAR = 1e-5, 1e-3    # added before the logarithm
 SHRINK = 3.0                # weight of the squared coefficients beside the sum of the cases' losses
 # what stages of one disease are told by: shares of all tissue, and what lies next to the hippocampus; of 300 cases in folds of sixteen heads these
-# lost least (1.14 shrunk by 10 and by 30, of which the stronger; all values, shrunk as they lost least, 1.16; classes in no order 1.19)
+# lost least (1.14 shrunk by 10 and by 30, of which the stronger; all values, shrunk as they lost least, 1.16; these in no order 1.20)
 STAGED = (*(STRUCTURES.index(name) - 1 for name in ("grey matter", "CSF", "ventricles", "hippocampus")),
           *range(2 * KINDS + KINDS * (STRUCTURES.index("hippocampus") - 1), 2 * KINDS + KINDS * STRUCTURES.index("hippocampus")))
 STAGED_SHRINK = 30.0
