@@ -201,7 +201,7 @@ def test_stages_share_one_direction_in_few_values_and_are_as_sure_as_they_are_ri
             right = (net(values[300:]).argmax(1) == truth[300:]).float().mean()
     assert set(weight.abs().amax(0).nonzero().flatten().tolist()) == set(STAGED) and len(STAGED) == 10
     torch.testing.assert_close(weight, torch.tensor([-1.0, -1 / 3, 1 / 3, 1.0])[:, None] * weight[3])
-    assert int(weight[3].argmax()) == STAGED[5] and lost[0] < lost[1] - 0.1 and abs(float(sure - right)) < 0.08
+    assert int(weight[3].argmax()) == STAGED[5] and lost[0] < lost[1] - 0.1 and abs((sure - right).item()) < 0.08
 
 
 def test_a_volume_that_is_moved_whole_takes_its_codes_along():
