@@ -99,11 +99,13 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
 
 
 def taught_cases(head: Head, folder: Path) -> int:
-    """What a floor learns from: of a class, and where a network is compared with, as many cases as the head did, at most FLOOR_CASES_MAX;
-    else FLOOR_CASES, whose points are many."""
-    if head.task not in CLASSED and not head.pair:
+    """What a floor learns from: of a class, and where a network is compared with, as many cases as the head did, at most FLOOR_CASES_MAX; a network
+    for raw data as many as the head learnt from and was stopped by; else FLOOR_CASES, whose points are many.
+    """
+    if head.task not in (*CLASSED, "rebuild") and not head.pair:
         return FLOOR_CASES
-    return min(FLOOR_CASES_MAX, int(json.loads((folder / "card.json").read_text())["trained_on"]["train"]))
+    taught = json.loads((folder / "card.json").read_text())["trained_on"]
+    return int(taught["train"] + taught["validation"]) if head.task == "rebuild" else min(FLOOR_CASES_MAX, int(taught["train"]))
 
 
 # ---------------------------------------------------------------- summing up

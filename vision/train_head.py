@@ -2,6 +2,7 @@
 
 Each step's batch and dropout follow from (seed, step) alone, so that a run that was cut off and goes on ends with the same bytes.
 """
+import json
 import math
 import os
 import re
@@ -61,7 +62,7 @@ class Run:
 
 def main(name: str, data: Path | None = None, out: Path | None = None, size: int | None = None, epochs: int | None = None, seed: int = 0,
          device: str = "cpu", resume: bool = False, base: Path | None = None, minutes: float | None = None, frozen: bool = False,
-         workers: int | None = None, batch: int | None = None, anatomy: Path | None = None, real: bool = False,
+         workers: int | None = None, batch: int | None = None, anatomy: Path | None = None, real: bool = False, network: str = "",
          report: Callable[..., None] = lambda *a, **k: None, examples: dict[str, list[Example]] | None = None) -> dict[str, Any]:
     """Train the head `name` into the folder `out`; its validation figure and what it took.
 
@@ -75,13 +76,16 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
         real: learn from the row's public set of real images under `data` (an eighth of the patients stops the training), best from a `base`.
         workers: processes that simulate, and threads that draw the batches.
         batch: cases in a step, unless as many as the head's task says; a GPU takes more.
+        network: another than the row's, to measure the row beside.
         examples: made ready, by split, where a caller has them.
     """
-    head = head_named(name)
+    head = replace(head_named(name), network=network) if network else head_named(name)
     if head.task == "program":
         raise InputError(f"{name} has no training of its own; train {head.weights}" if head.weights else f"{name} has nothing to train")
     if frozen and base is None:
         raise InputError("--frozen keeps what --base was taught; give --base")
+    if base is not None and head.tissues_of:
+        raise InputError(f"{name} reads the tissues that {head.tissues_of} finds, as it ships; leave --base out")
     if minutes is not None and minutes <= 0:
         raise InputError(f"--minutes is {minutes}, expected more than 0")
     out = Path(out or Path("build") / name)
@@ -105,8 +109,9 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         elif isinstance(module, nn.Conv3d) and device.startswith("cuda"):
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # as above: mypy knows no overload of `to` with it alone
-    if base is not None:
-        start_from(net, Path(base), frozen)
+    start = HEADS[head.tissues_of].folder if head.tissues_of else base
+    if start is not None:
+        start_from(net, Path(start), frozen)
     elif isinstance(net, PictureClass):
         net.start_from_imagenet()
     modules: dict[str, nn.Module] = {"net": net}
@@ -122,9 +127,9 @@ def main(name: str, data: Path | None = None, out: Path | None = None, size: int
     elif frozen and head.task == "detect":
         run = Run(stage=1, turned=0.0)
     # classes from tissues of a department's own: nobody outlined them, so those of the base are taken and the classes alone are fitted
-    outlined = task.close is None or "targets" in examples["train"][0].arrays
+    outlined = task.close is None or ("targets" in examples["train"][0].arrays and not head.tissues_of)
     if not outlined:
-        knows_tissue(base, name)
+        knows_tissue(start, name)
     second = task.second
     pool = second.pool(head, net, examples["train"], device, seed) if second and run.stage else None
     begun, steps = time.monotonic() - run.seconds, (epochs or EPOCHS) * EPOCH
@@ -366,7 +371,7 @@ def start_from(net: nn.Module, folder: Path, frozen: bool) -> None:
 
 def knows_tissue(base: Path | None, name: str) -> None:
     """Raises InputError where there is no base, or one whose network outlines no tissues."""
-    known = [row.name for row in HEADS.values() if row.dimensions == 3]
+    known = [row.name for row in HEADS.values() if row.dimensions == 3 and not row.tissues_of]
     if base is None or load_model(Path(base))[0].get("head") not in known:
         raise InputError(f"the patients given for {name} have no tissue to learn from, and --base is {base or 'not given'}; "
                          f"give the folder of a head that knows it: {', '.join(known)}")
@@ -400,13 +405,24 @@ def finish(head: Head, net: nn.Module, run: Run, out: Path, examples: dict[str, 
             "heads simulated": None if real else "SynthSeg label maps (BBillot/SynthSeg, Apache-2.0)" if data else "MNI152 (nilearn)",
             "started from": str(base) if base else "nothing", "seed": seed, "parameters": sum(p.numel() for p in net.parameters()),
             "command": command, "device": device_words(device), "figures": figures}
+    tensors = as_stored(net)
+    if head.tissues_of:
+        tensors = {name: values for name, values in tensors.items() if not name.startswith("unet.")}
+        config["tissues"], card["started from"] = tissues_found_by(head), f"the weights of {head.tissues_of} that ship"
     try:
-        save_model(out, as_stored(net), config, card)
+        save_model(out, tensors, config, card)
         plot_history(run.history, out / "training.png")
     except OSError as error:
         raise OutputError(f"{out} cannot be written ({error.strerror}); make room, then go on with --resume") from None
     (out / "checkpoint.safetensors").unlink(missing_ok=True)
     return figures
+
+
+def tissues_found_by(head: Head) -> dict[str, str]:
+    """The row whose net finds the tissues, and the sum of its weights, so that classes are never told from those of another net."""
+    shipped = HEADS[head.tissues_of].folder
+    load_model(shipped)
+    return {"head": head.tissues_of, "sha256": json.loads((shipped / "card.json").read_text())["sha256"]["model.safetensors"]}
 
 
 def load_head(head: Head, folder: Path | None = None, device: str = "cpu") -> nn.Module:
@@ -424,6 +440,11 @@ def trained(head: Head, folder: Path | None = None) -> nn.Module:
     folder = Path(folder or head.folder)
     config, tensors = load_model(folder)
     net = TASKS[head.task].build(head)
+    if head.tissues_of:
+        if config.get("tissues") != tissues_found_by(head):
+            raise ModelError(f"{folder} was fitted to other tissues than {head.tissues_of} finds as it ships; "
+                             f"train it with `wetread train {head.name}`")
+        tensors = tensors | {f"unet.{name}": values for name, values in load_model(HEADS[head.tissues_of].folder)[1].items()}
     state, own = from_int8(tensors), {k: v.numpy() for k, v in net.state_dict().items() if "num_batches" not in k}
     if config.get("head") != head.name or {k: rows(v).shape for k, v in state.items()} != {k: rows(v).shape for k, v in own.items()}:
         raise ModelError(f"{folder} holds no weights of {head.name} as it is now; train it with `wetread train {head.name}`")

@@ -7,12 +7,12 @@ from torch.nn import functional
 from data.model_files import MODELS, rows, to_int8
 from data.simulate.recipes import RECIPES
 from tests.vision.heads_material import tiny_case, tiny_examples
-from vision.heads import CLASSED, HEADS, tasks
+from vision.heads import CLASSED, HEADS, floors, tasks
 from vision.heads.augment import look_whole, move_whole
-from vision.heads.examples import make_example
+from vision.heads.examples import Example, make_example
 from vision.heads.infer import planes, through
 from vision.heads.tasks import TASKS
-from vision.heads.tissue_class import VALUES, TissueClass, values_of
+from vision.heads.tissue_class import STAGED, VALUES, TissueClass, values_of
 from vision.heads.two_stage import candidates, patches
 from vision.heads.unet import UNet, UNetConfig
 
@@ -48,6 +48,17 @@ def test_a_row_learns_answers_and_is_scored_beside_its_floor(name):
     assert set(floor) >= {"validation"}
     if head.task not in (*CLASSED, "detect"):
         assert head.metric in scores and head.metric in floor
+
+
+def test_a_plain_unet_learns_from_the_zero_filled_image_alone_and_stands_beside_the_unrolled_network(monkeypatch):
+    """A case that it was not taught comes out better than it went in; the raw data is not looked at again."""
+    monkeypatch.setattr(floors, "UNET_EPOCHS", 1)
+    head, task = HEADS["reconstruction_radial"], TASKS["rebuild"]
+    answer = dict(head.also)["U-Net"](head, tiny_examples(head, 10))
+    case = tiny_examples(head, 1, seed=50)[0]
+    made = answer(case)
+    assert task.score(head, made, case)["nmse"] < task.score(head, floors.zero_filled(head, [])(case), case)["nmse"]
+    np.testing.assert_array_equal(answer(Example(case.arrays | {"kernels": 0 * case["kernels"], "coils": 0 * case["coils"]})), made)
 
 
 @pytest.mark.parametrize("name", ["flair_lesions", "t1_to_t2", "ad_stages", "reconstruction_cartesian"])
@@ -170,6 +181,27 @@ def test_classes_that_differ_in_one_value_alone_are_told_apart_and_what_never_di
     assert (net(values[300:]).argmax(1) == labels[300:]).float().mean() > 0.85
     weight = net.answer.weight.abs().amax(0)
     assert int(weight.argmax()) == 50 and int((weight > 0).sum()) == 20 and net(values).isfinite().all()
+
+
+def test_stages_share_one_direction_in_few_values_and_are_as_sure_as_they_are_right():
+    """What looks of a few heads the other values show is not learnt; an ordinary regression learns it and is far too sure."""
+    rng = np.random.default_rng(0)
+    labels, heads = rng.integers(4, size=700), rng.integers(16, size=700)
+    looks = rng.normal(0, 1, (17, VALUES))[np.where(np.arange(700) < 300, heads, 16)]
+    values = torch.from_numpy((looks + rng.normal(0, 0.3, (700, VALUES))).astype(np.float32))
+    values[:, STAGED] = torch.from_numpy(rng.normal(0, 1, (700, len(STAGED))).astype(np.float32))
+    values[:, STAGED[5]] += torch.from_numpy(labels).float()
+    net, truth = TissueClass(UNetConfig(3, 7, width=4, widest=8), 4), torch.from_numpy(labels)
+    lost = []
+    for ordered in (True, False):
+        net.fit(values[:300], truth[:300], ordered)
+        lost.append(functional.cross_entropy(net(values[300:]), truth[300:]).item())
+        if ordered:
+            weight, sure = net.answer.weight.detach().clone(), torch.softmax(net(values[300:]), 1).amax(1).mean()
+            right = (net(values[300:]).argmax(1) == truth[300:]).float().mean()
+    assert set(weight.abs().amax(0).nonzero().flatten().tolist()) == set(STAGED) and len(STAGED) == 10
+    torch.testing.assert_close(weight, torch.tensor([-1.0, -1 / 3, 1 / 3, 1.0])[:, None] * weight[3])
+    assert int(weight[3].argmax()) == STAGED[5] and lost[0] < lost[1] - 0.1 and abs((sure - right).item()) < 0.08
 
 
 def test_a_volume_that_is_moved_whole_takes_its_codes_along():

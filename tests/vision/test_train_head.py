@@ -469,6 +469,21 @@ def test_classes_of_patients_whose_tissue_nobody_outlined_are_fitted_to_what_a_b
         np.testing.assert_array_equal(new[name], old[name])
 
 
+def test_stages_are_fitted_to_the_tissues_that_another_row_finds_and_ship_without_its_net(tmp_path):
+    """Nothing of the net is taught or stored twice, another base is refused, and so are classes fitted to another net's tissues."""
+    head, examples = HEADS["ad_stages"], material("ad_stages")
+    with pytest.raises(InputError, match="t1_structures finds, as it ships; leave --base out"):
+        main("ad_stages", out=tmp_path, examples=examples, base=tmp_path)
+    assert main("ad_stages", out=tmp_path, examples=examples)["steps"] == 0
+    config, tensors = load_model(tmp_path)
+    assert set(tensors) == {"usual", "spread", "answer.weight", "answer.bias"} and (tmp_path / "model.safetensors").stat().st_size < 5_000
+    net, outlines = train_head.trained(head, tmp_path), train_head.trained(HEADS["t1_structures"])
+    assert all(torch.equal(values, net.unet.state_dict()[name]) for name, values in outlines.state_dict().items())
+    save_model(tmp_path, tensors, config | {"tissues": {**config["tissues"], "sha256": "0"}}, {})
+    with pytest.raises(ModelError, match="fitted to other tissues than t1_structures finds"):
+        load_head(head, tmp_path)
+
+
 def test_own_patients_of_any_spacing_are_fitted_on_the_grid_that_they_are_read_on():
     head = HEADS["huntington_pattern"]
     cases = [ImageCase(f"p{i}", {"T1": np.random.default_rng(i).uniform(1, 2, (24, 40, 40)).astype(np.float32)}, category=i % 3,
@@ -492,8 +507,9 @@ def test_values_are_left_out_of_a_patient_together_with_their_being_known():
 
 def test_the_floor_of_a_class_learns_from_as_many_cases_as_the_head_did_but_not_from_thousands(tmp_path):
     for cases, wanted in ((240, 240), (4970, FLOOR_CASES_MAX)):
-        (tmp_path / "card.json").write_text(json.dumps({"trained_on": {"train": cases}}))
+        (tmp_path / "card.json").write_text(json.dumps({"trained_on": {"train": cases, "validation": 15}}))
         assert taught_cases(HEADS["tumour_type"], tmp_path) == wanted
+        assert taught_cases(HEADS["reconstruction_radial"], tmp_path) == cases + 15         # its U-Net is stopped by as many as the head was
 
 
 def test_patients_of_oasis_are_judged_each_by_the_net_that_did_not_learn_from_it():

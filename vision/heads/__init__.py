@@ -50,6 +50,8 @@ class Head:
     start: str = ""                     # image: the input the answer is a change of
     series: int = 1                     # maps in a channel that is a series
     dimensions: int = 2                 # of a network of outlines or tissues: 3 reads a volume whole, on the grid that it was taught
+    tissues_of: str = ""                # tissues: the row whose shipped net outlines them: the classes alone are fitted and ship
+    ordered: bool = False               # tissues: the classes are stages of one disease
     better: str = "higher"              # of `metric`
     options: dict[str, Any] = field(default_factory=dict)      # keywords of the recipe
     real: str = ""                      # reader of real images in data.head_images.READERS, "" where there is none
@@ -71,7 +73,7 @@ CLASSED = ("category", "tissues", "picture", "volumes")        # tasks that answ
 TREATED = "beats the diffusion-perfusion mismatch rule and the shallow network; shows the treatment effect that the simulator put in"
 OUTLINED = "simulated Dice >= 0.90, contrast-agnostic; real scans that packages ship: pictures, and volumes in the plausible range"
 SHALLOW = (("shallow network", floors.shallow_network),)
-SENSING = (("compressed sensing (total variation)", floors.compressed_sensing),)
+SENSING = (("compressed sensing (total variation)", floors.compressed_sensing), ("U-Net", floors.plain_unet))
 BLOOD = ("epidural", "subdural", "subarachnoid", "intraparenchymal", "intraventricular")
 FINDINGS = {"task": "program", "programs": ("vision.train_findings", "vision.evaluate_findings"), "weights": "findings", "modality": "CT",
             "network": "encoder and picture net", "loss": "cross-entropy+dice"}
@@ -143,8 +145,8 @@ ROWS = (
     Head("ad_stages", "normal, stable MCI, converting MCI or Alzheimer's disease on T1", "tissues", "ad_classes", ("T1",),
          ("normal", "mci_stable", "mci_converter", "alzheimer"), "accuracy", "better than volumes alone",
          f"AUC 0.97 / 63 % / 54 % for 2 / 3 / 4 classes ({REVIEW})",
-         floors.volume_regression, "volumes, logistic regression", network="tissues and neighbours", loss="cross-entropy+dice", width=16,
-         dimensions=3),
+         floors.volume_regression, "volumes, logistic regression", network="tissues and neighbours", loss="cross-entropy", width=16,
+         dimensions=3, tissues_of="t1_structures", ordered=True),
     Head("ad_volumes", "normal, stable MCI, converting MCI or Alzheimer's disease from volumes, age and sex", "volumes", "ad_classes", (),
          ("normal", "mci_stable", "mci_converter", "alzheimer"), "accuracy",
          "real OASIS-1 (volumes, age, sex; no MMSE), dementia or not: AUC >= 0.725",

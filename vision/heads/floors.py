@@ -3,6 +3,9 @@
 A floor learns from (some of) the training examples and gives a function from an example to an answer of the head's own kind.
 """
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ Answer = Callable[[Any], Any]
 LEARN_FROM = 20                 # training examples
 POINTS = 20_000                 # points that a voxel-wise regression learns from
 HIDDEN_UNITS, HIDDEN_POINTS = 32, 800   # of the shallow network; points of each kind that it learns from in a case
+UNET_EPOCHS, UNET_BATCH = 10, 8 # of the plain U-Net: as many steps as the radial head had, of as many slices
 
 
 def threshold(head: Any, examples: Sequence[Any]) -> Answer:
@@ -274,6 +278,19 @@ def compressed_sensing(head: Any, examples: Sequence[Any]) -> Answer:
 
     best = min((error(s), s) for s in (5e-4, 2e-3, 5e-3, 1.5e-2))[1]
     return lambda example: np.stack([[rebuild(example, f, s, best) for s in range(example["start"].shape[1])] for f in range(len(example["start"]))])
+
+
+def plain_unet(head: Any, examples: Sequence[Any]) -> Answer:
+    """A U-Net from the zero-filled image to the image, taught by the head's own loss and batches; the last fifth of the examples stops it."""
+    from vision.heads.tasks import TASKS
+    from vision.train_head import load_head, main
+
+    learnt = len(examples) * 4 // 5
+    with TemporaryDirectory() as place:
+        main(head.name, out=Path(place), examples={"train": list(examples[:learnt]), "validation": list(examples[learnt:])}, epochs=UNET_EPOCHS,
+             batch=UNET_BATCH, network="unet")
+        net = load_head(replace(head, network="unet"), Path(place))
+    return lambda example: TASKS["rebuild"].predict(head, net, example, "cpu")
 
 
 def independent_components(head: Any, examples: Sequence[Any]) -> Answer:

@@ -21,6 +21,7 @@ from vision.heads.examples import Example
 from vision.heads.infer import NEIGHBOURS, planes, through, whole
 from vision.heads.next_time import STRETCH, NextTime, match_maps
 from vision.heads.picture_class import PictureClass
+from vision.heads.plain_unet import PlainConfig, PlainUNet
 from vision.heads.tissue_class import TissueClass, values_of
 from vision.heads.two_stage import TwoStage, candidates, patches
 from vision.heads.unet import UNet, UNetConfig
@@ -523,7 +524,7 @@ def values_in(net: nn.Module, example: Example, device: str, flips: bool = True)
 def fit_tissues(head: Head, net: nn.Module, examples: Sequence[Example], device: str) -> None:
     assert isinstance(net, TissueClass)
     values = torch.stack([values_in(net.eval(), example, device) for example in examples])
-    net.fit(values, torch.tensor([int(e.facts["category"]) for e in examples], device=device))
+    net.fit(values, torch.tensor([int(e.facts["category"]) for e in examples], device=device), head.ordered)
 
 
 def class_of(net: nn.Module, values: Tensor) -> NDArray[np.float32]:
@@ -606,7 +607,7 @@ def predict_volumes(head: Head, net: nn.Module, example: Example, device: str) -
 # ---------------------------------------------------------------- raw data
 
 def build_rebuild(head: Head) -> nn.Module:
-    return Unrolled(UnrolledConfig())
+    return PlainUNet(PlainConfig()) if head.network == "unet" else Unrolled(UnrolledConfig())
 
 
 def draw_rebuild(head: Head, examples: Sequence[Example], rng: Rng, batch: int, device: str = "cpu") -> Batch:

@@ -1,5 +1,5 @@
 """A class for a whole volume from its tissues: how much there is of each, what lies next to what, and a logistic regression."""
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,11 @@ BRAIN = tuple(STRUCTURES.index(name) - 1 for name in ("grey matter", "white matt
 VALUES = 2 * KINDS + len(NEAR_MM) * KINDS**2
 LEAST_SHARE, LEAST_NEAR = 1e-5, 1e-3    # added before the logarithm
 SHRINK = 3.0                # weight of the squared coefficients beside the sum of the cases' losses
+# what stages of one disease are told by: shares of all tissue, and what lies next to the hippocampus; of 300 cases in folds of sixteen heads these
+# lost least (1.14 shrunk by 10 and by 30, of which the stronger; all values, shrunk as they lost least, 1.16; these in no order 1.20)
+STAGED = (*(STRUCTURES.index(name) - 1 for name in ("grey matter", "CSF", "ventricles", "hippocampus")),
+          *range(2 * KINDS + KINDS * (STRUCTURES.index("hippocampus") - 1), 2 * KINDS + KINDS * STRUCTURES.index("hippocampus")))
+STAGED_SHRINK = 30.0
 ROUNDS = 200                # of L-BFGS
 TOLD = 0.03                 # spread of a value below which it says nothing, and half precision would not keep it apart
 FAR = 4.0                   # usual spreads
@@ -41,8 +46,12 @@ class TissueClass(nn.Module):
         """The share of a patient's values that lie further than FAR usual spreads from those of the patients it was taught."""
         return float((((values - self.usual) / self.spread).abs() > FAR).float().mean())
 
-    def fit(self, values: Tensor, labels: Tensor) -> None:
-        """Logistic regression on standardised values; what hardly differs between patients says nothing."""
+    def fit(self, values: Tensor, labels: Tensor, ordered: bool = False) -> None:
+        """Logistic regression on standardised values; what hardly differs between patients says nothing.
+
+        Classes that are stages of one disease, in their order, share one direction in few values, and each goes further along it: a handful of
+        heads would be learnt by heart otherwise.
+        """
         usual, spread = values.mean(0), values.std(0)
         told = spread > TOLD
         self.usual.copy_(usual)
@@ -50,15 +59,29 @@ class TissueClass(nn.Module):
         with torch.no_grad():
             self.answer.weight.zero_()
             self.answer.bias.zero_()
-        best = torch.optim.LBFGS(self.answer.parameters(), max_iter=ROUNDS, line_search_fn="strong_wolfe")
+        if not ordered:
+            minimise([*self.answer.parameters()],
+                     lambda: functional.cross_entropy(self(values), labels) + 0.5 * SHRINK / len(labels) * self.answer.weight.square().sum())
+            return
+        few = ((values - self.usual) / self.spread)[:, STAGED]
+        stage = torch.arange(self.answer.out_features, device=values.device) - (self.answer.out_features - 1) / 2
+        along = torch.zeros(len(STAGED), device=values.device, requires_grad=True)
+        minimise([along, self.answer.bias], lambda: functional.cross_entropy((few @ along)[:, None] * stage + self.answer.bias, labels)
+                 + 0.5 * STAGED_SHRINK / len(labels) * along.square().sum())
+        with torch.no_grad():
+            self.answer.weight[:, STAGED] = stage[:, None] * along
 
-        def loss() -> Tensor:
-            best.zero_grad()
-            found = functional.cross_entropy(self(values), labels) + 0.5 * SHRINK / len(labels) * self.answer.weight.square().sum()
-            found.backward()
-            return found
 
-        best.step(loss)
+def minimise(parameters: list[Tensor], loss: Callable[[], Tensor]) -> None:
+    best = torch.optim.LBFGS(parameters, max_iter=ROUNDS, line_search_fn="strong_wolfe")
+
+    def step() -> Tensor:
+        best.zero_grad()
+        found = loss()
+        found.backward()
+        return found
+
+    best.step(step)
 
 
 def values_of(tissue: Tensor, spacing_mm: Sequence[float]) -> Tensor:
