@@ -22,7 +22,7 @@ from vision.mr_series import back_from_axial, choose, to_axial, together, why_no
 from vision.regions import PLACED, Placing, place, region_of
 
 FOLDER = MODELS / "mr_findings"
-STATE, HEDGE = 0.8, 0.4         # calibrated probability from which a finding is stated, and from which it is hedged
+STATE, HEDGE = 0.8, 0.4         # least calibrated probability from which a finding is stated, and hedged; its calibration may ask for more
 ABSENT = 0.15                   # below it a finding is absent; between it and HEDGE nothing is said
 LOW_ADC = 0.85                  # of the ADC of the brain: an infarct brighter than that on the ADC map is no acute one
 HIGH_MM, WIDE_MM = (110, 260), (90, 230)        # of a head in its largest axial slice, children included
@@ -201,10 +201,10 @@ class MrFindingModel:
         """What the calibration makes of a screen. A head that is often wrong states nothing, one that misses denies nothing."""
         p = probability(fit, one.evidence)
         row = FINDINGS[one.code]
-        present = p >= HEDGE and (one.count > 0)
+        present = p >= fit["hedge_from"] and (one.count > 0)
         if one.code == "hydrocephalus" and one.evidence[0] < EVANS:     # narrow horns are none, whatever the sulci look like
             present, p = False, min(p, ABSENT)
-        band: Band = "state" if p >= STATE and fit["states"] else "hedge"
+        band: Band = "state" if p >= fit["state_from"] and fit["states"] else "hedge"
         if not present:
             denied = p < ABSENT and fit["excludes"] and one.code not in UNDENIED
             return Finding("", one.code, row.label, False, round(p, 4), band="state" if denied else "omit")

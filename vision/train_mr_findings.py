@@ -29,6 +29,7 @@ FREE_OLD_INFARCTS = ("tumour_segmentation", "ms_plaques", "flair_lesions", "whit
 OLD_LEAST_ML = 0.5          # smaller old infarcts are lacunes, which are neither asked for nor held against the screen
 SIZES = {"microbleeds": (46, 192, 192)}         # the recipe's own grid is a slab; a study covers the brain
 SEED = {"calibrate": 700_000, "evaluate": 900_000}          # beside every seed that the heads were taught and measured with
+STATE_FROM, HEDGE_FROM = (STATE, 0.85, 0.9), (HEDGE, 0.5, 0.6)      # the lowest probability counts whose findings are true often enough
 PURE = 0.9                  # of what is stated, hedges left out, as many must be true, or the finding is only hedged
 HEDGED_TRUE = 0.6           # of what is hedged, or a doubtful finding is left out
 OFF_MAX = 0.25              # median error of the volume as a share of it, beyond which no mL are told
@@ -226,19 +227,31 @@ def fitted(pairs: list[tuple[Seen, dict[str, Any]]]) -> dict[str, Any]:
         trial = logistic(x[fold != k], y[fold != k])
         p[fold == k] = [probability(trial, row) for row in x[fold == k]]
     empty = np.array([one.count == 0 for one, _ in pairs])
-    stated, absent = (p >= STATE) & ~empty, p < ABSENT
-    states = stated.sum() >= FEWEST and y[stated].mean() >= PURE
-    hedged = (p >= HEDGE) & ~empty & ~(stated & states)         # what may not be stated is hedged
+    absent = p < ABSENT
+
+    def true_from(levels: tuple[float, ...], least: float, others: NDArray[np.bool_]) -> float | None:
+        """The lowest level from which enough of what is said is true."""
+        chosen = ((level, (p >= level) & ~empty & ~others) for level in levels)
+        return next((level for level, said in chosen if said.sum() >= FEWEST and y[said].mean() >= least), None)
+
+    state_from = true_from(STATE_FROM, PURE, np.zeros(len(y), bool))
+    stated = (p >= (state_from or STATE)) & ~empty
+    others = stated if state_from else np.zeros(len(y), bool)       # what may not be stated is hedged
+    few = ((p >= HEDGE) & ~empty & ~others).sum() < FEWEST          # nothing speaks against a hedge
+    hedge_from = HEDGE if few else true_from(HEDGE_FROM, HEDGED_TRUE, others)
+    hedged = (p >= (hedge_from or HEDGE)) & ~empty & ~others
     share = {name: float(y[chosen].mean()) if chosen.sum() >= FEWEST else None
              for name, chosen in (("stated", stated), ("hedged", hedged), ("absent", absent))}
-    said = [pair for pair, q in zip(pairs, p, strict=True) if q >= HEDGE and pair[0].count and pair[1]["present"]]
+    said = [pair for pair, q in zip(pairs, p, strict=True) if q >= (hedge_from or HEDGE) and pair[0].count and pair[1]["present"]]
     off = [abs(one.volume_ml - truth["volume_ml"]) / max(truth["volume_ml"], 1.0) for one, truth in said if truth["volume_ml"]]
     sides = {names: [one.side == truth["side"] for one, truth in said if truth["side"] and one.side in names] for names in SIDES}
     told = [name for names, right in sides.items() if len(right) >= FEWEST and float(np.mean(right)) >= PURE for name in names]
     lateral = sides[SIDES[0]]
     whole = logistic(x, y) | {
-        "states": bool(states),
-        "hedges": share["hedged"] is None or share["hedged"] >= HEDGED_TRUE,
+        "states": state_from is not None,
+        "hedges": hedge_from is not None,
+        "state_from": state_from or STATE,
+        "hedge_from": hedge_from or HEDGE,
         "excludes": bool(absent.sum() >= DENIED_FEWEST and max(y[absent].mean(), absent[y].mean()) <= MISSED_MAX),
         "measures": bool(off) and float(np.median(off)) <= OFF_MAX,
         "sides": told,

@@ -29,7 +29,7 @@ from vision.reporter import Reporter, modality_of
 from vision.train_mr_findings import fitted, regions_of, truths
 
 AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
-OLD_INFARCTS = (0, 1, 2, 3)     # seeds of the embedded head, with and without one
+OLD_INFARCTS = (2, 9, 15)       # seeds of the embedded head: none, a tumour, one of 67 mL
 FLAIR = {"EchoTime": "120", "RepetitionTime": "9000", "InversionTime": "2500"}
 
 
@@ -60,8 +60,8 @@ def reader(name="flair_lesions", threshold=2.0):
 
 def fit(**changes):
     """Certain of what is outlined; a volume of nothing is absent."""
-    return {"weights": [0.0, 6.0, *[0.0] * 4], "bias": 3.0, "mean": [0] * 6, "spread": [1] * 6, "states": True, "hedges": True, "excludes": True,
-            "measures": True, "sides": ["left", "right", "bilateral", "midline"], **changes}
+    return {"weights": [0.0, 6.0, *[0.0] * 4], "bias": 3.0, "mean": [0] * 6, "spread": [1] * 6, "state_from": 0.8, "hedge_from": 0.4,
+            "states": True, "hedges": True, "excludes": True, "measures": True, "sides": ["left", "right", "bilateral", "midline"], **changes}
 
 
 def model(**changes):
@@ -330,7 +330,7 @@ def test_an_old_infarct_is_told_with_its_side_where_it_lies_and_none_where_there
             mask = found.masks["chronic_infarct"] > 0
             truth_mask = case.masks["infarct"] > 0
             assert finding.side in (truth.side, None) and 2 * (mask & truth_mask).sum() / (mask.sum() + truth_mask.sum()) > 0.6
-    assert set(said.values()) == {(True, True), (False, False)}
+    assert said == {2: (False, False), 9: (False, False), 15: (True, True)}
 
 
 def test_the_fazekas_grade_follows_from_the_two_borders():
@@ -361,6 +361,32 @@ def test_a_screen_may_state_what_is_mostly_true_and_deny_what_it_hardly_misses_a
     missed = [(absent[0], there[1])] * 4
     assert fitted(rare)["excludes"] and not fitted(rare + missed)["excludes"], "4 of 200 denials are wrong, and 4 of 14 that are there denied"
     assert not fitted(pairs(0.99, seen_on="bilateral"))["sides"]
+
+
+def test_what_is_true_too_seldom_is_said_from_a_higher_probability_or_not_at_all():
+    """Evidence is the log odds, so that a probability is as often right as it says."""
+    def pairs(wrong_from, n=1200):
+        rng = np.random.default_rng(1)
+        rows = []
+        for _ in range(n):
+            evidence = float(rng.uniform(-4, 4))
+            p = 1 / (1 + np.exp(-evidence))
+            there = bool(rng.uniform() < (p if p < wrong_from else 0.5 * p))
+            rows.append((Seen("mass", 0, np.zeros(0, bool), (evidence,), 1.0, 0.0, 0.0, 1, None), {"present": there, "volume_ml": None, "side": None,
+                                                                                                  "grade": ""}))
+        return rows
+
+    true, never = fitted(pairs(1.0)), fitted(pairs(0.0))
+    assert true["states"] and true["hedges"] and 0.4 <= true["hedge_from"] <= true["state_from"] <= 0.9
+    assert not never["states"], "of what is likeliest half is true"
+    seen = Seen("mass", 0, np.ones((1, 2, 2), bool), (0.0,), 1.0, 1.0, 1.0, 1, None)
+    reader_ = MrFindingModel({}, {})
+    for p, from_, present in ((0.55, 0.5, True), (0.55, 0.6, False), (0.45, 0.4, True)):
+        fit_ = fit(weights=[1.0], bias=float(np.log(p / (1 - p))), mean=[0], spread=[1], hedge_from=from_)
+        assert reader_.finding(seen, fit_).present == present
+    for from_, band in ((0.8, "state"), (0.85, "hedge")):
+        certain = fit(weights=[1.0], bias=float(np.log(0.83 / 0.17)), mean=[0], spread=[1], state_from=from_)
+        assert reader_.finding(seen, certain).band == band
 
 
 def test_what_is_bright_on_dwi_and_no_darker_on_adc_is_no_infarct():
