@@ -31,6 +31,7 @@ SIZES = {"microbleeds": (46, 192, 192)}         # the recipe's own grid is a sla
 SEED = {"calibrate": 700_000, "evaluate": 900_000}          # beside every seed that the heads were taught and measured with
 STATE_FROM, HEDGE_FROM = (STATE, 0.85, 0.9), (HEDGE, 0.5, 0.6)      # the lowest probability counts whose findings are true often enough
 PURE = 0.9                  # of what is stated, hedges left out, as many must be true, or the finding is only hedged
+SIDE_PURE = 0.95            # of the sides told, as many must be right, or none is told
 HEDGED_TRUE = 0.6           # of what is hedged, or a doubtful finding is left out
 OFF_MAX = 0.25              # median error of the volume as a share of it, beyond which no mL are told
 MISSED_MAX = 0.05           # of what is called absent so many may be there, and of what is there so many called absent, or absence is not said
@@ -245,7 +246,7 @@ def fitted(pairs: list[tuple[Seen, dict[str, Any]]]) -> dict[str, Any]:
     said = [pair for pair, q in zip(pairs, p, strict=True) if q >= (hedge_from or HEDGE) and pair[0].count and pair[1]["present"]]
     off = [abs(one.volume_ml - truth["volume_ml"]) / max(truth["volume_ml"], 1.0) for one, truth in said if truth["volume_ml"]]
     sides = {names: [one.side == truth["side"] for one, truth in said if truth["side"] and one.side in names] for names in SIDES}
-    told = [name for names, right in sides.items() if len(right) >= FEWEST and float(np.mean(right)) >= PURE for name in names]
+    told = [name for names, right in sides.items() if len(right) >= FEWEST and float(np.mean(right)) >= SIDE_PURE for name in names]
     lateral = sides[SIDES[0]]
     whole = logistic(x, y) | {
         "states": state_from is not None,
