@@ -129,7 +129,7 @@ def asked_codes(order_text: str) -> list[str]:
     if not order_text.strip():
         return []
     named = [a.code for a in read_all(order_text).assertions if a.context != "past" and a.polarity != "absent" and not codes().get(a.code)
-             and not KNOWN.search(order_text[:a.start])]
+             and not told_as_known(order_text, a)]
     meant = [wanted[0] for name, wanted in questions().items() if words("question", name).search(order_text)]
     known = [code for code in dict.fromkeys(named + meant) if code in FINDINGS]
     return [code for code in known if not any(FINDINGS[other].parent == code for other in known)][:QUESTIONS_MAX]
@@ -141,7 +141,13 @@ def asked_by_name(order_text: str) -> list[Assertion]:
     What is told (a sign, a fall, a bleed of last week), what is asked of something else (its growth, its cause) and what lies in another bone is not.
     """
     return [a for a in read_all(order_text).assertions if a.context != "past" and a.polarity != "absent" and not codes().get(a.code)
-            and not KNOWN.search(order_text[:a.start]) and is_asked(order_text, a)]
+            and not told_as_known(order_text, a) and is_asked(order_text, a)]
+
+
+def told_as_known(order_text: str, a: Assertion) -> bool:
+    """Whether the words before a name tell it as known; "old infarct?" asks for an old one."""
+    found = KNOWN.search(order_text[:a.start])
+    return found is not None and not (a.code == "chronic_infarct" and not re.search(r"\bknown\b", found[0], re.I) and is_asked(order_text, a))
 
 
 def is_asked(order_text: str, a: Assertion) -> bool:
@@ -183,15 +189,20 @@ def compared(finding: Finding) -> str:
     since = f" since {day(prior.date)}" if prior.date else ""
     if not prior.present:
         return f"{text[:-1]}, new{since}."
+    changes = []
     for now, before, unit, (share, least) in ((finding.volume_ml, prior.volume_ml, " mL", SAME_ML), (finding.size_mm, prior.size_mm, " mm", SAME_MM),
                                               (finding.count, prior.count, "", SAME_COUNT)):
         if now is not None and before is not None:
             change = "unchanged" if abs(now - before) <= max(least, share * before) else "larger" if now > before else "smaller"
-            if unit:
-                return f"{text[:-1]}, {change}{since} (previously {number(before)}{unit})."
-            grown = {"larger": "increased in number", "smaller": "decreased in number"}.get(change, change)
-            return f"{text[:-1]}, {grown}{since} (previously {number(before)})."
-    return text
+            changes.append((change, before, unit))
+    changed = [row for row in changes if row[0] != "unchanged"]
+    if not changes or len({change for change, _, _ in changed}) > 1:        # one measure grew, the other shrank: that is no change of one thing
+        return text
+    change, before, unit = (changed or changes)[0]
+    if unit:
+        return f"{text[:-1]}, {change}{since} (previously {number(before)}{unit})."
+    grown = {"larger": "increased in number", "smaller": "decreased in number"}.get(change, change)
+    return f"{text[:-1]}, {grown}{since} (previously {number(before)})."
 
 
 def gone(findings: Sequence[Finding]) -> list[Said]:

@@ -21,6 +21,7 @@ from vision.heads.explain import FEW_BOXES, left_out, occlusion
 from vision.heads.infer import resample, uncertainty
 from vision.heads.tasks import LIKELY, TASKS, Spots, as_tissues, class_of, detected_mask, masks_of, outline_finish, tissues_in, values_in
 from vision.heads.tissue_class import values_of
+from vision.mr_series import ROLES, role_of
 from vision.train_head import load_head
 
 Floats = NDArray[np.float32]
@@ -34,6 +35,7 @@ SHORTEST = 40               # time points of a series in which networks can be t
 # measured on OASIS-1, which tells age, sex, brain and intracranial volume alone: AUC 0.45 for dementia (docs/heads.md)
 NO_HIPPOCAMPUS = "the volumes of both hippocampi are not given: without them the class is no better than chance"
 Grid = tuple[int, int, int]
+SEQUENCES = (*ROLES, "T1CE")
 PLANES = ("axial", "oblique", "unknown", "")
 
 
@@ -274,6 +276,8 @@ def check(head: Head, channels: Mapping[str, Volume], config: Mapping[str, Any])
         if head.modality == "MR" and (ct or volume.modality not in ("", "MR", "OT", "PT")):
             raise InputError(f"{name} is {'CT' if ct else volume.modality}, expected MR; "
                              f"give {name} of a head MR, or see `wetread head` for what reads CT")
+        if head.modality == "MR" and name in SEQUENCES and (role := role_of(volume)) and role != name:
+            notes.append(f"the series given as {name} calls itself {role} by its name or timing: read as {name} all the same")
         if volume.orientation not in PLANES and (head.task not in CLASSED or head.task == "tissues"):
             raise InputError(f"{name} is {volume.orientation}, expected axial slices; reformat it to axial")
         if head.task == "picture" and volume.pixels.shape[-3] != 1:

@@ -11,9 +11,23 @@ def with_priors(findings: Sequence[Finding], study: Study, modality: str, priors
 
     A prior of another or no patient, of the same day or later, or without its date counts for nothing.
     """
-    own = sorted((p for p in priors if study.patient.id and p.patient_id == study.patient.id and p.study != study.id and p.date and study.date
-                  and p.date < study.date and p.modality in ("", modality)), key=lambda p: p.date, reverse=True)
+    own = those_of(study, modality, priors)
     return tuple(replace(f, prior=next((seen for p in own if (seen := measured_in(p, f)) is not None), None)) for f in findings)
+
+
+def those_of(study: Study, modality: str, priors: Sequence[PriorStudy]) -> list[PriorStudy]:
+    """The priors that count, newest first."""
+    return sorted((p for p in priors if study.patient.id and p.patient_id == study.patient.id and p.study != study.id and p.date and study.date
+                   and p.date < study.date and p.modality in ("", modality)), key=lambda p: p.date, reverse=True)
+
+
+def not_told_again(prior: PriorStudy, findings: Sequence[Finding]) -> list[Finding]:
+    """What the newest earlier study stated, and this one neither finds on that side nor denies."""
+    told = [f for f in findings if f.band != "omit"]
+    said = {(f.code, f.side) for f in told if f.present} | {(f.code, None) for f in told if not f.present}
+    said |= {(FINDINGS[code].parent, None) for code, _ in said if code in FINDINGS and FINDINGS[code].parent}
+    return [f for f in prior.findings if f.present and f.band == "state" and (f.code, f.side) not in said and (f.code, None) not in said
+            and not (f.side is None and any(code == f.code for code, _ in said))]
 
 
 def measured_in(prior: PriorStudy, finding: Finding) -> Prior | None:
@@ -29,6 +43,8 @@ def measured_in(prior: PriorStudy, finding: Finding) -> Prior | None:
         one = max(there, key=lambda f: (f.side == finding.side, f.probability))
         if one.band == "hedge":
             return Prior(prior.study, prior.date)       # how much there was of what was only possible is not known
+        if finding.side is None and finding.code in FINDINGS and FINDINGS[finding.code].side:
+            return Prior(prior.study, prior.date, True, count=one.count)        # on which side is not known: it may be another one
         return Prior(prior.study, prior.date, True, one.size_mm, one.volume_ml, one.count)
     if any(f.present and f.code in FINDINGS and FINDINGS[f.code].parent == finding.code for f in told):
         return Prior(prior.study, prior.date)

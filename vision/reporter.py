@@ -15,11 +15,11 @@ from nlp.decoder import DecoderConfig, ReportDecoder
 from nlp.decoder_hf import PREFIX, HuggingFaceDecoder
 from nlp.grammar import spelling_of
 from nlp.impression import compose_impression, day
-from nlp.sentences import NO_FINDING, fill, group_findings, render, render_absent
+from nlp.sentences import NO_FINDING, fill, group_findings, number, render, render_absent
 from vision.findings import FindingModel, Findings, why_not
 from vision.mr_findings import MrFindingModel
 from vision.mr_series import choose, role_of
-from vision.priors import with_priors
+from vision.priors import not_told_again, those_of, with_priors
 
 SECTIONS = ("exam", "indication", "technique", "comparison", "findings", "impression")
 
@@ -61,7 +61,7 @@ class Reporter:
             Sentence(exam(study, found, modality), "exam"),
             *([Sentence(indication(order, study), "indication")] if order and order.text.strip() else []),
             *(Sentence(spelling_of(asked)(text), "technique") for text in technique(study, found, modality)),
-            Sentence(comparison(graph, priors), "comparison"),
+            Sentence(comparison(graph, those_of(study, modality, priors)), "comparison"),
             *(findings or [Sentence(NO_FINDING, "findings")]),
             *impression(graph, asked),
         )
@@ -143,11 +143,17 @@ def exam(study: Study, found: Findings, modality: str) -> str:
 
 
 def comparison(graph: Sequence[Finding], priors: Sequence[PriorStudy] = ()) -> str:
-    """The earlier studies that a finding was measured in, newest first, and whose measurements they are."""
+    """The earlier studies that a finding was measured in, newest first, whose measurements they are, and what of the newest nothing tells now."""
     signed = {prior.study for prior in priors if prior.signed}
     used = sorted({(f.prior.date, f.prior.study in signed) for f in graph if f.prior is not None}, reverse=True)
     studies = [f"{day(date)} (measured by AI, {'report signed' if by_person else 'not signed'})" for date, by_person in used]
-    return f"Study of {' and '.join(studies)}." if studies else "No prior study was read."
+    if not priors:
+        return f"Study of {' and '.join(studies)}." if studies else "No prior study was read."
+    newest = priors[0]
+    first = f"Study of {' and '.join(studies)}." if studies else f"Study of {day(newest.date)}: nothing of it was measured here."
+    lost = not_told_again(newest, graph)
+    names = ", ".join(" ".join(filter(None, (f.side, f.label))) + (f" ({number(f.volume_ml)} mL)" if f.volume_ml else "") for f in lost)
+    return f"{first} Stated on {day(newest.date)} and neither found nor denied here: {names}." if lost else first
 
 
 def technique(study: Study, found: Findings, modality: str) -> list[str]:

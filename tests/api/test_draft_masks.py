@@ -26,7 +26,7 @@ def test_a_mask_lies_where_the_finding_is_in_the_patient_and_the_draft_names_its
     draft, study, masks = drafted()
     told = with_masks(draft, study, masks, tmp_path / "new" / "masks")
     [seen] = told.findings[0].evidence
-    assert Path(seen.mask) == tmp_path / "new" / "masks" / "1_2_x_mass.nii.gz" and told.findings[1].evidence[0].mask == ""
+    assert Path(seen.mask) == tmp_path / "new" / "masks" / "1_1_2_x_mass.nii.gz" and told.findings[1].evidence[0].mask == ""
     image = nibabel.load(seen.mask)
     column, row, slice_at = np.argwhere(np.asarray(image.dataobj) > 0).mean(0)
     assert np.asarray(image.dataobj).sum() == masks["mass"].sum()
@@ -38,3 +38,10 @@ def test_a_folder_that_cannot_be_made_is_named_with_the_cure(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"--masks .*file.* cannot be written .*name a folder"):
         with_masks(*drafted(), tmp_path / "file" / "masks")
+
+
+def test_two_studies_of_one_name_keep_their_own_masks_and_nothing_is_written_over(tmp_path):
+    first, second = (with_masks(*drafted(), tmp_path, n).findings[0].evidence[0].mask for n in (1, 2))
+    assert first != second and len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(OutputError, match="is there already and may be another study's; name an empty folder"):
+        with_masks(*drafted(), tmp_path, 2)

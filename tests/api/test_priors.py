@@ -76,7 +76,8 @@ def test_the_command_compares_with_the_json_that_it_wrote_of_an_earlier_study(he
     done = wetread("draft", tmp_path / "now", "--prior", tmp_path / "before.json", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)
-    assert row["sections"]["comparison"] == "Study of 2026-01-08 (measured by AI, not signed)."
+    assert row["sections"]["comparison"] == ("Study of 2026-01-08 (measured by AI, not signed). "
+                                             "Stated on 2026-01-08 and neither found nor denied here: mass effect.")
     assert "smaller since 2026-01-08 (previously" in row["sections"]["impression"]
     [bleed] = [f for f in row["findings"] if f["code"] == BLEED]
     assert bleed["prior"]["date"] == "20260108" and bleed["prior"]["volume_ml"] > bleed["volume_ml"]

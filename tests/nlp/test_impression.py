@@ -133,6 +133,23 @@ def test_a_measured_prior_is_compared_with_both_numbers():
     assert row == "Intracranial mass, 9 mm, new since 2026-01-02." and read_report(row)[0].comparison == "new"
 
 
+@pytest.mark.parametrize(("now", "said"), [
+    ((44.0, 44.0), ""), ((55.0, 35.0), "unchanged since 2026-01-08 (previously 34.3 mL)"),
+    ((54.0, 48.0), "larger since 2026-01-08 (previously 34.3 mL)"),
+    ((44.0, 34.0), "smaller since 2026-01-08 (previously 53.7 mm)"), ((40.0, 20.0), "smaller since 2026-01-08 (previously 34.3 mL)")])
+def test_two_measures_that_change_the_same_way_or_one_alone_give_the_word_and_two_that_differ_give_none(now, said):
+    [row] = texts([finding(1, "mass", side="right", size_mm=now[0], volume_ml=now[1], prior=Prior("1", "20260108", True, 53.7, 34.3))])
+    assert said in row and (said or "since" not in row)
+
+
+@pytest.mark.parametrize(("order", "code"), [
+    ("old infarct?", "chronic_infarct"), ("old stroke?", "chronic_infarct"), ("previous stroke?", "chronic_infarct"),
+    ("acute or old stroke?", "chronic_infarct"), ("chronic infarct?", "chronic_infarct")])
+def test_an_old_infarct_that_is_asked_about_is_answered(order, code):
+    assert code in asked_codes(order)
+    assert code not in asked_codes("known old infarct, headache")
+
+
 def test_what_has_gone_is_said_to_have_resolved_only_on_its_own_evidence():
     gone = finding(1, "oedema", False, prior=Prior("1", "20260102"))
     assert texts([gone])[0] == "1. Vasogenic oedema has resolved since 2026-01-02."

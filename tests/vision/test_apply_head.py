@@ -260,3 +260,9 @@ def test_the_shipped_head_of_tissues_reads_a_whole_head_and_refuses_a_part_of_on
             read(pixels)
     with pytest.raises(InputError, match="whole head"):
         read(head[:half])
+
+
+def test_a_series_that_calls_itself_another_sequence_is_read_with_a_remark():
+    flair = volume()
+    quiet, told = (model("flair_lesions").apply({"FLAIR": replace(flair, sequence=name, modality="MR")}).notes for name in ("AX FLAIR", "AX T1"))
+    assert any("given as FLAIR calls itself T1" in note for note in told) and not any("calls itself" in note for note in quiet)

@@ -11,10 +11,10 @@ from data.dicom import UNEVEN_GAPS
 from data.errors import InputError, ModelError, StudyRefused
 from data.findings import FINDINGS
 from data.images import open_study
-from data.records import Finding, Patient, PriorStudy, Study, Volume
+from data.records import Finding, Patient, Prior, PriorStudy, Study, Volume
 from data.simulate.files import write_case
 from data.simulate.recipes import simulate
-from nlp.assertions import read_all
+from nlp.assertions import read_all, read_report
 from nlp.sentences import NO_FINDING
 from vision.apply_head import HeadAnswer, HeadModel
 from vision.evaluate_mr_findings import regions
@@ -25,7 +25,7 @@ from vision.mr_findings import SCREENS, MrFindingModel, Seen, fazekas, look, one
 from vision.mr_measure import evans_index, frame_of, longest_mm
 from vision.mr_series import back_from_axial, choose, onto, role_of, to_axial, together, why_not
 from vision.priors import with_priors
-from vision.reporter import Reporter, modality_of
+from vision.reporter import Reporter, comparison, modality_of
 from vision.train_mr_findings import fitted, regions_of, truths
 
 AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
@@ -527,3 +527,33 @@ def test_a_simulated_study_from_files_becomes_a_draft_whose_sentences_point_at_s
             for seen in finding.evidence:
                 assert masks[seen.mask].shape == series[seen.series_uid] and masks[seen.mask][seen.slice].any() and seen.box
     assert "microbleeds" in draft.model["not_assessed"] and "acute_infarct" in draft.model["not_assessed"]
+
+
+@pytest.mark.parametrize(("now", "said"), [
+    ([], "right intracranial mass (34.3 mL), hydrocephalus"), ([("mass", "left")], "right intracranial mass (34.3 mL), hydrocephalus"),
+    ([("mass", "right"), ("hydrocephalus", None)], ""), ([("mass", None)], "hydrocephalus")])
+def test_what_the_newest_earlier_study_stated_and_nothing_tells_now_is_named_in_the_comparison(now, said):
+    old = (Finding("f1", "mass", "intracranial mass", True, 0.9, side="right", volume_ml=34.3),
+           Finding("f2", "hydrocephalus", "hydrocephalus", True, 0.9), Finding("f3", "enhancement", "contrast enhancement", True, 0.5, band="hedge"))
+    prior = PriorStudy("0", "P", "20260108", "MR", old)
+    graph = [Finding(f"f{k}", code, code, True, 0.9, side=side) for k, (code, side) in enumerate(now)]
+    text = comparison(graph, [prior])
+    assert text.startswith("Study of 2026-01-08: nothing of it was measured here.")
+    assert (f"Stated on 2026-01-08 and neither found nor denied here: {said}." in text) if said else "Stated" not in text
+    assert all(a.context == "past" for a in read_report(f"COMPARISON: {text}"))
+    denied = [Finding("f1", "mass", "mass", False, 0.01), Finding("f2", "hydrocephalus", "hydrocephalus", False, 0.01)]
+    assert "Stated" not in comparison(denied, [prior]) and comparison(graph, []) == "No prior study was read."
+
+
+def test_a_finding_whose_side_is_not_known_has_no_size_to_compare_with():
+    prior = PriorStudy("0", "P", "20250101", "MR", (Finding("f1", "enhancement", "e", True, 0.9, volume_ml=2.4),))
+    study = Study("1", (head(),), patient=PATIENT, date="20260101")
+    [finding] = with_priors([Finding("f1", "enhancement", "e", True, 0.9, volume_ml=0.3)], study, "MR", [prior])
+    assert finding.prior == Prior("0", "20250101", True)
+
+
+def test_wide_frontal_horns_on_a_thin_t1_are_told_where_hydrocephalus_is_not_looked_for(monkeypatch):
+    shipped, study = MrFindingModel.load(), simulate("ad_classes", 6).study
+    for index, told in ((0.46, True), (0.25, False)):
+        monkeypatch.setattr("vision.mr_findings.evans_index", lambda masks, slice_mm, index=index: index)
+        assert any("frontal horns are wide (Evans index 0.46)" in note for note in shipped.screen(study)[1]) == told
