@@ -140,6 +140,19 @@ def as_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def as_short_table(rows: list[dict[str, Any]]) -> str:
+    """The table of docs/models.md: of each row the figure that it goes by alone, beside its first floor's."""
+    def told(figures: dict[str, dict[str, list[float]]], metric: str) -> list[str]:
+        return [f"{title}: {value[metric][0]:.3g}" for title, value in figures.items() if metric in value]
+
+    lines = ["| head | bar | figure | measured | first floor |", "|---|---|---|---|---|"]
+    for row in rows:
+        measured = "<br>".join(told(row["measured"], row["metric"])) or "-"
+        floor = next(iter(told(row["floor"], row["metric"])), "-")
+        lines.append(f"| `{row['name']}` | {row['bar']} | {row['metric']} | {measured}{'' if row['weights'] else '; no weights ship'} | {floor} |")
+    return "\n".join(lines) + "\n"
+
+
 def run_head(name: str, inputs: list[str], out: Path, failed: list[str], device: str = "cpu", folder: Path | None = None, draws: int = 0,
              explain: bool = False) -> Iterator[dict[str, Any]]:
     """One line of results a patient; maps are written below `out`, as DICOM too where DICOM came in.

@@ -14,7 +14,7 @@ from pydicom import dcmread
 from typer.testing import CliRunner
 
 from api.cli import app
-from api.heads import as_lines, as_table, floor_better, list_heads, one_channel, patients, run_head
+from api.heads import as_lines, as_short_table, as_table, floor_better, list_heads, one_channel, patients, run_head
 from api.training import evaluate_model, train_model
 from data.errors import InputError, ModelError
 from data.head_images import write_nifti
@@ -73,6 +73,7 @@ def test_every_row_is_listed_with_its_bar_figure_floor_and_command():
 
 def test_the_table_in_the_docs_is_what_the_command_prints():
     assert as_table(list_heads()) in (ROOT / "docs/heads.md").read_text()
+    assert as_short_table(list_heads()) in (ROOT / "docs/models.md").read_text()
 
 
 def test_each_part_of_a_bar_has_its_figure_in_the_table_with_the_command_that_made_it():
