@@ -650,6 +650,10 @@ def write_lines(rows: Any, out: Path | None) -> None:
         for row in rows:
             print(json.dumps(row, ensure_ascii=False))
         return
+    if out.exists() and not out.is_file():          # a pipe or /dev/null is written to; a file put in its place would take the device away
+        with out.open("w") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        return
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".part")     # a stopped run leaves no half file under the asked name
     with partial.open("w") as file:

@@ -1,10 +1,15 @@
 """`wetread draft --masks FOLDER`: each finding's mask as a NIfTI that lies on its series, and its path in the evidence."""
+import json
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 
+from api.cli import write_lines
 from api.drafts import with_masks
 from data.errors import OutputError
 from data.records import Draft, Finding, ImageEvidence, Study, Volume
@@ -45,3 +50,12 @@ def test_two_studies_of_one_name_keep_their_own_masks_and_nothing_is_written_ove
     assert first != second and len(list(tmp_path.iterdir())) == 2
     with pytest.raises(OutputError, match="is there already and may be another study's; name an empty folder"):
         with_masks(*drafted(), tmp_path, 2)
+
+
+def test_an_out_that_is_a_pipe_or_a_device_is_written_to_and_stays_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit((tmp_path / "pipe").read_text)
+        write_lines([{"study": "1"}], tmp_path / "pipe")
+        assert json.loads(read.result(timeout=20)) == {"study": "1"}
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
