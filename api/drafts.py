@@ -52,7 +52,7 @@ def with_masks(draft: Draft, study: Study, masks: Mapping[str, NDArray[np.uint8]
     paths = {}
     for finding in draft.findings:
         for seen in finding.evidence:
-            if seen.mask and (volume := series.get(seen.series_uid)) is not None:
+            if seen.mask not in {"", *paths} and (volume := series.get(seen.series_uid)) is not None:      # mass effect points to its bleed's mask
                 paths[seen.mask] = folder / f"{n}_{re.sub(r'[^A-Za-z0-9._-]', '_', study.id)[:64]}_{seen.mask}.nii.gz"
                 write_mask(masks[seen.mask], volume, paths[seen.mask])
     return replace(draft, findings=tuple(

@@ -212,4 +212,4 @@ def write_nifti(path: Path, values: NDArray[Any], affine: NDArray[np.float64] | 
         nibabel.save(image, path)
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written ({error.strerror}); make room or give another --out") from None
+        raise OutputError(f"{path} cannot be written ({error.strerror}); make room or name another folder") from None

@@ -185,7 +185,8 @@ class MrFindingModel:
                 unread.append(f"{inside_ml:.0f} mL of brain and fluid were found, expected {INSIDE_ML[0]:.0f} to {INSIDE_ML[1]:.0f} of a whole head: "
                               "atrophy of the brain and of the hippocampi was not looked for")
                 continue
-            if model.head.dimensions == 3 and (index := evans_index(answer.masks, slice_mm_of(channels))) >= EVANS:
+            spacing_mm = channels[inputs[0]].spacing_mm
+            if model.head.dimensions == 3 and spacing_mm and (index := evans_index(answer.masks, spacing_mm[0])) >= EVANS:
                 notes.append(f"the frontal horns are wide (Evans index {index:.2f}), and hydrocephalus is not looked for in slices of less than "
                              f"{THICK_MM[0]:.0f} mm: small hippocampi can come of it")
             notes += more if any_contrast else [*more, *answer.notes]       # calibrated on the slices that it remarks on
@@ -291,12 +292,6 @@ def hollow(flair: NDArray[np.float32], mask: Mask, frame: Frame) -> float:
 
 def as_calibrated(volume: Volume) -> bool:
     return volume.spacing_mm is not None and THICK_MM[0] <= volume.spacing_mm[0] <= THICK_MM[1]
-
-
-def slice_mm_of(channels: Mapping[str, Volume]) -> float:
-    first = next(iter(channels.values()))
-    assert first.spacing_mm is not None
-    return float(first.spacing_mm[0])
 
 
 def fluid_ml(answer: HeadAnswer, channels: Mapping[str, Volume]) -> float:

@@ -22,12 +22,21 @@ def those_of(study: Study, modality: str, priors: Sequence[PriorStudy]) -> list[
 
 
 def not_told_again(prior: PriorStudy, findings: Sequence[Finding]) -> list[Finding]:
-    """What the newest earlier study stated, and this one neither finds on that side nor denies."""
+    """What an earlier study stated, and these findings neither have on that side nor deny; what denies a haemorrhage denies each kind of it."""
     told = [f for f in findings if f.band != "omit"]
-    said = {(f.code, f.side) for f in told if f.present} | {(f.code, None) for f in told if not f.present}
-    said |= {(FINDINGS[code].parent, None) for code, _ in said if code in FINDINGS and FINDINGS[code].parent}
-    return [f for f in prior.findings if f.present and f.band == "state" and (f.code, f.side) not in said and (f.code, None) not in said
-            and not (f.side is None and any(code == f.code for code, _ in said))]
+    denied = {f.code for f in told if not f.present}
+    lost = [old for old in prior.findings if old.present and old.band == "state" and not denied & {old.code, parent_of(old.code)}
+            and not any(f.present and old.code in (f.code, parent_of(f.code)) and sides_meet(f.side, old.side) for f in told)]
+    kinds = {parent_of(old.code) for old in lost}
+    return [old for old in lost if old.code not in kinds]          # its kinds name it
+
+
+def parent_of(code: str) -> str:
+    return FINDINGS[code].parent if code in FINDINGS else ""
+
+
+def sides_meet(one: str | None, other: str | None) -> bool:
+    return one == other or not {one, other} <= {"left", "right"}
 
 
 def measured_in(prior: PriorStudy, finding: Finding) -> Prior | None:
@@ -37,7 +46,7 @@ def measured_in(prior: PriorStudy, finding: Finding) -> Prior | None:
     """
     told = [f for f in prior.findings if f.band == "state" or (f.band == "hedge" and finding.present)]
     same = [f for f in told if f.code == finding.code]
-    parent = FINDINGS[finding.code].parent if finding.code in FINDINGS else ""
+    parent = parent_of(finding.code)
     there = [f for f in same if f.present and (finding.side is None or f.side is None or f.side == finding.side)]
     if there:
         one = max(there, key=lambda f: (f.side == finding.side, f.probability))
@@ -46,7 +55,7 @@ def measured_in(prior: PriorStudy, finding: Finding) -> Prior | None:
         if finding.side is None and finding.code in FINDINGS and FINDINGS[finding.code].side:
             return Prior(prior.study, prior.date, True, count=one.count)        # on which side is not known: it may be another one
         return Prior(prior.study, prior.date, True, one.size_mm, one.volume_ml, one.count)
-    if any(f.present and f.code in FINDINGS and FINDINGS[f.code].parent == finding.code for f in told):
+    if any(f.present and parent_of(f.code) == finding.code for f in told):
         return Prior(prior.study, prior.date)
     if any(not f.present and f.band == "state" for f in told if f.code in (finding.code, parent)):
         return Prior(prior.study, prior.date, present=False)

@@ -142,13 +142,13 @@ def exam(study: Study, found: Findings, modality: str) -> str:
     return "CT head without contrast." if study.volumes[found.volume].spacing_mm else "Single CT head picture."
 
 
-def comparison(graph: Sequence[Finding], priors: Sequence[PriorStudy] = ()) -> str:
+def comparison(graph: Sequence[Finding], priors: Sequence[PriorStudy]) -> str:
     """The earlier studies that a finding was measured in, newest first, whose measurements they are, and what of the newest nothing tells now."""
+    if not priors:
+        return "No prior study was read."
     signed = {prior.study for prior in priors if prior.signed}
     used = sorted({(f.prior.date, f.prior.study in signed) for f in graph if f.prior is not None}, reverse=True)
     studies = [f"{day(date)} (measured by AI, {'report signed' if by_person else 'not signed'})" for date, by_person in used]
-    if not priors:
-        return f"Study of {' and '.join(studies)}." if studies else "No prior study was read."
     newest = priors[0]
     first = f"Study of {' and '.join(studies)}." if studies else f"Study of {day(newest.date)}: nothing of it was measured here."
     lost = not_told_again(newest, graph)

@@ -23,7 +23,8 @@ def drafted():
     mask[2, 8:12, 5:9] = 1
     seen = ImageEvidence("1.2.3", 2, "1.2.3.4", (8, 5, 12, 9), "mass", None)
     findings = (Finding("f1", "mass", "intracranial mass", True, 0.9, evidence=(seen,)),
-                Finding("f2", "midline_shift", "midline shift", True, 0.9, evidence=(ImageEvidence("1.2.3", 1, "", None, "", None),)))
+                Finding("f2", "midline_shift", "midline shift", True, 0.9, evidence=(ImageEvidence("1.2.3", 1, "", None, "", None),)),
+                Finding("f3", "mass_effect", "mass effect", True, 0.9, evidence=(seen,)))
     return Draft("1/2 x", "draft", None, findings, {}, (), {}), Study("1/2 x", (volume,)), {"mass": mask}
 
 
@@ -32,6 +33,7 @@ def test_a_mask_lies_where_the_finding_is_in_the_patient_and_the_draft_names_its
     told = with_masks(draft, study, masks, tmp_path / "new" / "masks")
     [seen] = told.findings[0].evidence
     assert Path(seen.mask) == tmp_path / "new" / "masks" / "1_1_2_x_mass.nii.gz" and told.findings[1].evidence[0].mask == ""
+    assert told.findings[2].evidence[0].mask == seen.mask, "two findings may point to one mask"
     image = nibabel.load(seen.mask)
     column, row, slice_at = np.argwhere(np.asarray(image.dataobj) > 0).mean(0)
     assert np.asarray(image.dataobj).sum() == masks["mass"].sum()

@@ -24,7 +24,7 @@ from vision.heads.tasks import TASKS
 from vision.mr_findings import SCREENS, MrFindingModel, Seen, fazekas, look, one_story, restricted, told_of_each_other
 from vision.mr_measure import evans_index, frame_of, longest_mm
 from vision.mr_series import back_from_axial, choose, onto, role_of, to_axial, together, why_not
-from vision.priors import with_priors
+from vision.priors import not_told_again, with_priors
 from vision.reporter import Reporter, comparison, modality_of
 from vision.train_mr_findings import fitted, regions_of, truths
 
@@ -543,6 +543,18 @@ def test_what_the_newest_earlier_study_stated_and_nothing_tells_now_is_named_in_
     assert all(a.context == "past" for a in read_report(f"COMPARISON: {text}"))
     denied = [Finding("f1", "mass", "mass", False, 0.01), Finding("f2", "hydrocephalus", "hydrocephalus", False, 0.01)]
     assert "Stated" not in comparison(denied, [prior]) and comparison(graph, []) == "No prior study was read."
+
+
+@pytest.mark.parametrize(("now", "lost"), [
+    ([("intracranial_haemorrhage", False, None)], []), ([("subdural_haemorrhage", True, "left")], []),
+    ([("subdural_haemorrhage", True, "bilateral")], []),
+    ([("subdural_haemorrhage", True, "right")], ["subdural_haemorrhage"]),
+    ([("epidural_haemorrhage", True, "left")], ["subdural_haemorrhage"]), ([], ["subdural_haemorrhage"])])
+def test_an_earlier_bleed_is_told_again_by_its_kind_on_a_side_that_meets_its_own_and_denied_by_a_denial_of_all(now, lost):
+    old = tuple(Finding(f"f{k}", code, code, True, 0.9, side=side) for k, (code, side) in enumerate(
+        (("intracranial_haemorrhage", None), ("subdural_haemorrhage", "left"))))
+    graph = [Finding(f"f{k}", code, code, present, 0.9, side=side) for k, (code, present, side) in enumerate(now)]
+    assert [f.code for f in not_told_again(PriorStudy("0", "P", "20260108", "CT", old), graph)] == lost
 
 
 def test_a_finding_whose_side_is_not_known_has_no_size_to_compare_with():
