@@ -389,6 +389,29 @@ def test_what_is_true_too_seldom_is_said_from_a_higher_probability_or_not_at_all
         assert reader_.finding(seen, certain).band == band
 
 
+def test_a_screen_that_is_surest_where_it_is_wrong_states_nothing_from_any_probability():
+    rng, rows = np.random.default_rng(2), []
+    for evidence in rng.uniform(-4, 4, 600):
+        there = bool(rng.uniform() < (0.02 if evidence < 0 else 0.98 if evidence < 2 else 0.6))
+        rows.append((Seen("mass", 0, np.zeros(0, bool), (float(evidence),), 1.0, 0.0, 0.0, 1, None),
+                     {"present": there, "volume_ml": None, "side": None, "grade": ""}))
+    fit_ = fitted(rows)
+    assert not fit_["states"] and fit_["hedges"], "three in four are true: possible, not stated"
+
+
+def test_lacunes_and_flair_beside_another_disease_are_not_known_in_a_case_of_old_infarcts():
+    case = simulate("chronic_infarct", 15, size=(6, 40, 40), spacing_mm=(8.0, 5.4, 5.4))        # 0.23 mL a voxel
+    acute, old = (replace(f, present=present) for f, present in zip(case.findings, (False, True), strict=True))
+
+    def known(points, other):
+        mask = np.zeros(case.structures.shape, np.uint8)
+        mask.flat[:points] = 1
+        return truths(replace(case, masks={"infarct": mask, "acute": 0 * mask}, findings=(acute, old), truth={**case.truth, "other": other}))
+
+    assert known(3, "none")["chronic_infarct"].present and "chronic_infarct" not in known(2, "none")
+    assert not known(3, "none")["flair_lesion"].present and "flair_lesion" not in known(3, "tumour")
+
+
 def test_what_is_bright_on_dwi_and_no_darker_on_adc_is_no_infarct():
     adc = np.full((4, 60, 60), 800, np.float32)
     adc[:, 10:20, 10:20], adc[:, 40:50, 40:50] = 500, 1100
